@@ -1,0 +1,1 @@
+//! The daemon beside a PostgreSQL server: it observes, lets `pgherd_ha` decide, and executes.

@@ -1,0 +1,12 @@
+//! The stores behind one trait: the cluster's keys, compare-and-set, keys under a lease, watches.
+//!
+//! Not here: what to write and when (`crates/ha` decides). The key layout and the JSON of each value are in `layout`;
+//! every store passes the conformance suite in `tests/`.
+
+mod clock;
+mod error;
+mod store;
+
+pub use clock::{boot_now, now};
+pub use error::{Outcome, StoreError};
+pub use store::{Acquired, Expect, Key, Store, Written};

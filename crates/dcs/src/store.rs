@@ -1,0 +1,95 @@
+//! The one trait that every store implements.
+
+use async_trait::async_trait;
+use pgherd_ha::{Epoch, Lease, View};
+use tokio::sync::watch;
+
+use crate::StoreError;
+
+/// A persistent key of the cluster. `leader` and the member keys are not here: they live under the lease and have
+/// methods of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    Initialize,
+    Config,
+    Status,
+    /// Legacy, written only while a member older than 2.1.0 is in the cluster.
+    OptimeLeader,
+    History,
+    Sync,
+    Failover,
+    Failsafe,
+}
+
+/// What a write demands of the key it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Write in any case (the key is created if it is absent).
+    Any,
+    /// Create; somebody else's key is left alone.
+    Absent,
+    /// Replace exactly this version; 0 is a version like any other.
+    Version(i64),
+}
+
+/// The store's verdict on a conditional write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Done; the key now has this version.
+    Done { version: i64 },
+    /// The key was not as expected; nothing was written.
+    Conflict,
+}
+
+/// The store's verdict on an attempt to take the leader key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acquired {
+    /// The key was created under our lease.
+    Ours(Lease),
+    /// Somebody holds it.
+    Taken,
+}
+
+/// A store of the cluster's decisions, as one node uses it: one session (lease) that owns this node's member key and, when
+/// it leads, the `leader` key.
+///
+/// Every method has a deadline of its own (`retry_timeout`) and can be dropped at any time; a request that was dropped or
+/// timed out has the outcome [`Unknown`](crate::Outcome::Unknown). An implementation re-connects by itself,
+/// with the same session as long as the store keeps it.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// A load of everything under the cluster's prefix, `leader` first. On a store that is not the quorum's leader it
+    /// may be behind; it proves nothing about the lease.
+    async fn load(&self) -> Result<View, StoreError>;
+
+    /// Changes whenever something under the prefix may have changed, and on every change of the connection: a hint to
+    /// [`load`](Self::load) again, never a log.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Creates the `leader` key with this node's name under our lease, if nobody holds it. If our own session already
+    /// owns the key, that is success too (an earlier attempt whose answer was lost), proven by a renewal.
+    async fn acquire(&self) -> Result<Acquired, StoreError>;
+
+    /// Proves by a write that a quorum acknowledged (to our own member key) that our session lives, and that the leader
+    /// key of `epoch` is ours. `None`: the session is gone, or the key is not ours any more. The lease counts from before the
+    /// request was sent.
+    async fn renew(&self, epoch: Epoch) -> Result<Option<Lease>, StoreError>;
+
+    /// Deletes the `leader` key of `epoch` if our live session owns it; `false` if it is not ours. Keeps the session.
+    async fn release(&self, epoch: Epoch) -> Result<bool, StoreError>;
+
+    /// Writes this node's member key under our lease, taking it over from a former session of this node.
+    /// The value is also what [`renew`](Self::renew) writes from then on.
+    async fn write_member(&self, value: &[u8]) -> Result<(), StoreError>;
+
+    async fn write(&self, key: Key, value: &[u8], expect: Expect) -> Result<Written, StoreError>;
+
+    /// `false` if there was none, or it had another version.
+    async fn delete(&self, key: Key, expect: Expect) -> Result<bool, StoreError>;
+
+    /// Deletes every key of the cluster (`pgherd remove`).
+    async fn delete_cluster(&self) -> Result<(), StoreError>;
+
+    /// The names of the clusters under the namespace (`pgherd list` without a name).
+    async fn clusters(&self) -> Result<Vec<String>, StoreError>;
+}

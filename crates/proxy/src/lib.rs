@@ -1,0 +1,1 @@
+//! The entrypoint: listeners, routes, the data path, hold and drain, stats.

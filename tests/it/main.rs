@@ -1,0 +1,4 @@
+//! The one integration-test binary: real PostgreSQL, real ZooKeeper, real patronictl and HAProxy.
+//!
+//! Every test has its own temporary directory and free ports and leaves no process behind; nothing sleeps for a fixed
+//! time. `make test` installs what it needs.
