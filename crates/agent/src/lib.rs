@@ -1,1 +1,3 @@
 //! The daemon beside a PostgreSQL server: it observes, lets `pgherd_ha` decide, and executes.
+
+pub mod guard;
