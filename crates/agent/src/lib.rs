@@ -1,3 +1,4 @@
 //! The daemon beside a PostgreSQL server: it observes, lets `pgherd_ha` decide, and executes.
 
+pub mod api;
 pub mod guard;
