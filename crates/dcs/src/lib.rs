@@ -5,6 +5,7 @@
 
 mod clock;
 mod error;
+pub mod layout;
 mod store;
 
 pub use clock::{boot_now, now};
