@@ -5,13 +5,34 @@
 //! and a list of actions as plain values. The daemon (`crates/agent`) and the simulator (`crates/sim`) are
 //! two thin drivers of the same [`Agent`].
 
+mod action;
+mod agent;
+mod bootstrap;
+mod job;
+mod leader;
+mod local;
+mod pause;
 mod permit;
+mod race;
+mod replica;
+mod request;
 mod route;
+mod rule;
+mod stop;
+mod switchover;
 mod types;
 mod view;
+mod without_store;
 
+pub use action::{Action, DynamicConfig, Job, StopMode, Upstream, Wake, WakeReason};
+pub use agent::{Agent, Decision, Store};
+pub use local::{
+    ControlFile, ControlState, DataDirectory, Divergence, JobInProgress, JobOutcome, JobResult, Local, Peer,
+    PeerAnswer, PeerPoll, Postgres, Request, Running, Settings, Verdict,
+};
 pub use permit::{Lease, Permit, STOP_TIME};
 pub use route::{NodeRoute, RouteMessage};
+pub use rule::Rule;
 pub use types::{Boot, Epoch, Lsn, Now, SystemId, Timeline, Wall};
 pub use view::{
     FailoverKey, HistoryLine, Leader, LeaderOwner, Member, MemberState, Role, Status, SyncKey, Versioned, View,

@@ -1,0 +1,275 @@
+//! The agent of one node as a pure object: what was seen goes in, a [`Decision`] comes out.
+//!
+//! Level-triggered: each decision is made afresh from the whole picture. What must be kept from one to the next is in
+//! [`Memory`], and is only ever a time since when something has been so. Situations are in files of their own, tried in the order of
+//! [`plan`]; each is tested as data in `tests/`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::action::{Action, Wake, WakeReason};
+use crate::local::{DataDirectory, Local, Postgres, Settings};
+use crate::permit::Permit;
+use crate::rule::Rule;
+use crate::types::{Boot, Epoch, Now};
+use crate::view::{LeaderOwner, View};
+use crate::{bootstrap, job, leader, pause, race, replica, request, stop, without_store};
+
+/// What the store said.
+#[derive(Clone, Copy, Debug)]
+pub enum Store<'a> {
+    Reachable(&'a View),
+    /// The newest load failed; `last` is the newest one that did not.
+    Unreachable {
+        last: Option<&'a View>,
+    },
+}
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    pub rule: Rule,
+    /// To be carried out in this order; the first that fails ends the round.
+    pub actions: Vec<Action>,
+    /// Until when this node may have a writer.
+    pub permit: Permit,
+    pub wake: Wake,
+}
+
+/// The node's agent: its settings and what it remembers between decisions.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    pub settings: Settings,
+    memory: Memory,
+}
+
+impl Agent {
+    pub fn new(settings: Settings) -> Agent {
+        Agent { settings, memory: Memory::default() }
+    }
+
+    /// Decides what to do. Total: every combination of inputs has an answer.
+    pub fn decide(&mut self, store: Store<'_>, local: &Local, now: Now) -> Decision {
+        let empty = View::default();
+        let (view, reachable) = match store {
+            Store::Reachable(view) => (view, true),
+            Store::Unreachable { last } => (last.unwrap_or(&empty), false),
+        };
+        let standing = Standing::of(view);
+        let permit = permit_of(view, local, standing);
+        let situation = Situation {
+            view,
+            reachable,
+            local,
+            settings: &self.settings,
+            now,
+            standing,
+            permit,
+            paused: view.is_paused(),
+        };
+        self.memory.update(&situation);
+        let plan = plan(&situation, &mut self.memory);
+        let round = Wake { at: now.boot + self.settings.loop_wait, reason: WakeReason::Round };
+        let wake = [plan.wake, without_store::permit_wake(&situation)]
+            .into_iter()
+            .flatten()
+            .filter(|wake| wake.at > now.boot)
+            .fold(round, |first, wake| if wake.at < first.at { wake } else { first });
+        Decision { rule: plan.rule, actions: plan.actions, permit, wake }
+    }
+}
+
+/// The first situation that applies decides.
+fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
+    if let DataDirectory::Unusable(_) = at.local.data {
+        return unusable_directory(at);
+    }
+    if at.local.postgres == Postgres::Orphans {
+        return Plan::act(Rule::KillOrphans, [Action::Fence]);
+    }
+    if at.local.stopping {
+        return stop::plan(at, memory);
+    }
+    if !at.reachable {
+        return without_store::plan(at, memory);
+    }
+    if let Some(plan) = bootstrap::foreign_cluster(at) {
+        return plan;
+    }
+    if let Some(plan) = job::plan(at, memory) {
+        return plan;
+    }
+    if let Some(plan) = request::plan(at) {
+        return plan;
+    }
+    if at.paused {
+        return pause::plan(at, memory);
+    }
+    if let Some(plan) = bootstrap::plan(at, memory) {
+        return plan;
+    }
+    match at.standing {
+        Standing::Mine(epoch) => leader::plan(at, memory, epoch),
+        Standing::Other(epoch) => replica::plan(at, memory, epoch),
+        Standing::Nobody => race::plan(at, memory),
+    }
+}
+
+fn unusable_directory(at: &Situation<'_>) -> Plan {
+    match (at.standing, &at.local.postgres) {
+        (Standing::Mine(epoch), Postgres::Stopped) if at.reachable => {
+            Plan::act(Rule::UnusableDirectory, [Action::Release { epoch }])
+        }
+        _ if at.local.stopping => Plan::act(Rule::StopDone, [Action::Exit { failure: None }]),
+        _ => Plan::wait(Rule::UnusableDirectory),
+    }
+}
+
+/// The permit follows from the lease, which only the leader key gives; or from pause.
+fn permit_of(view: &View, local: &Local, standing: Standing) -> Permit {
+    let epoch = match standing {
+        Standing::Mine(epoch) => Some(epoch),
+        Standing::Other(_) | Standing::Nobody => None,
+    };
+    if view.is_paused() {
+        return Permit::Paused { epoch };
+    }
+    match &local.lease {
+        Some(lease) if Some(lease.epoch) == epoch => Permit::from_lease(lease),
+        _ => Permit::None,
+    }
+}
+
+/// Who holds the leader key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Mine(Epoch),
+    Other(Epoch),
+    Nobody,
+}
+
+impl Standing {
+    fn of(view: &View) -> Standing {
+        match &view.leader {
+            Some(leader) if leader.owner == LeaderOwner::Me => Standing::Mine(leader.epoch),
+            Some(leader) => Standing::Other(leader.epoch),
+            None => Standing::Nobody,
+        }
+    }
+}
+
+/// Everything a rule may read.
+pub(crate) struct Situation<'a> {
+    /// The newest load, or the last good one while the store is not reachable.
+    pub view: &'a View,
+    pub reachable: bool,
+    pub local: &'a Local,
+    pub settings: &'a Settings,
+    pub now: Now,
+    pub standing: Standing,
+    pub permit: Permit,
+    pub paused: bool,
+}
+
+impl Situation<'_> {
+    pub fn me(&self) -> &str {
+        &self.settings.name
+    }
+
+    pub fn permitted(&self) -> bool {
+        self.permit.allows_writer(self.now.boot)
+    }
+
+    /// Wake up soon, to look again.
+    pub fn soon(&self, after: Duration, reason: WakeReason) -> Wake {
+        Wake { at: self.now.boot + after, reason }
+    }
+}
+
+/// What must survive from one decision to the next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    pub race: Option<race::Race>,
+    /// Since when the stopped primary looks for a candidate that holds its last record.
+    pub hand_over_since: Option<Boot>,
+    /// Since when the candidates of a switchover are asked.
+    pub switchover_since: Option<Boot>,
+    pub starts: Starts,
+    /// The leadership that this node gives up as soon as its server is down.
+    pub give_up: Option<Epoch>,
+    /// No race before this instant (after a failed promotion).
+    pub no_race_until: Boot,
+    /// Since when `initialize` is claimed and nobody seems to work on it.
+    pub idle_claim_since: Option<Boot>,
+    pub unreachable_since: Option<Boot>,
+    pub status_written: Boot,
+    /// When each other member was last seen registered, for its replication slot.
+    pub slots: BTreeMap<String, Boot>,
+    pub slots_synced: Boot,
+}
+
+/// Attempts to start the server since it last ran.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Starts {
+    pub count: u32,
+    pub last: Boot,
+}
+
+impl Memory {
+    /// Forgets what the new picture has made untrue.
+    fn update(&mut self, at: &Situation<'_>) {
+        if at.local.running().is_some() {
+            self.starts = Starts::default();
+        }
+        if at.standing != Standing::Nobody {
+            self.race = None;
+        }
+        if let Postgres::Running(_) | Postgres::Starting { .. } = at.local.postgres {
+            self.hand_over_since = None;
+        }
+        if at.view.failover_request().is_none() {
+            self.switchover_since = None;
+        }
+        self.unreachable_since = if at.reachable { None } else { self.unreachable_since.or(Some(at.now.boot)) };
+        if self.give_up.is_some_and(|epoch| at.standing != Standing::Mine(epoch)) {
+            self.give_up = None;
+        }
+    }
+
+    /// Counts an attempt to start, or says how long to wait before the next: none before the second, then 1 s doubling up to
+    /// 8 s, so that a server that cannot start does not fill its log and still comes back soon when the cause is mended.
+    pub fn may_start(&mut self, now: Boot) -> Result<(), Wake> {
+        let pause = match self.starts.count {
+            0 | 1 => Duration::ZERO,
+            n => Duration::from_secs(1 << (n - 2).min(3)),
+        };
+        let due = self.starts.last + pause;
+        if self.starts.count > 0 && now < due {
+            return Err(Wake { at: due, reason: WakeReason::Retry });
+        }
+        self.starts = Starts { count: self.starts.count.saturating_add(1), last: now };
+        Ok(())
+    }
+}
+
+/// A rule with its actions.
+pub(crate) struct Plan {
+    pub rule: Rule,
+    pub actions: Vec<Action>,
+    pub wake: Option<Wake>,
+}
+
+impl Plan {
+    pub fn act(rule: Rule, actions: impl IntoIterator<Item = Action>) -> Plan {
+        Plan { rule, actions: actions.into_iter().collect(), wake: None }
+    }
+
+    pub fn wait(rule: Rule) -> Plan {
+        Plan::act(rule, [])
+    }
+
+    pub fn wake(mut self, wake: Wake) -> Plan {
+        self.wake = Some(wake);
+        self
+    }
+}

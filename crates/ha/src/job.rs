@@ -1,0 +1,52 @@
+//! A long action is in progress: what must go on meanwhile, and what must cut it short.
+
+use crate::action::{Action, Job, StopMode, WakeReason};
+use crate::agent::{Memory, Plan, Situation, Standing};
+use crate::leader;
+use crate::local::{JobInProgress, Postgres};
+use crate::rule::Rule;
+
+pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Option<Plan> {
+    let running = at.local.job.as_ref()?;
+    // It touches nothing, and must not keep this node from a race while a dead leader does not answer.
+    if let Job::CheckDivergence { .. } = running.job {
+        return None;
+    }
+    if !at.paused && unlicensed(at, running) {
+        return Some(Plan::act(Rule::PermitOver, [Action::Fence]));
+    }
+    if let (Standing::Mine(epoch), Job::StartPrimary { .. }) = (at.standing, &running.job)
+        && at.now.boot.since(running.since) > at.settings.primary_start_timeout
+        && leader::another_could_lead(at)
+    {
+        memory.give_up = Some(epoch);
+        return Some(Plan::act(Rule::PrimaryStartTimeout, [Action::Run(Job::Stop(StopMode::Immediate))]));
+    }
+    let rule = if let Job::Promote { .. } = running.job { Rule::Promoting } else { Rule::JobInProgress };
+    Some(match needs_proof(at) {
+        Some(epoch) => {
+            Plan::act(rule, [Action::Renew { epoch }]).wake(at.soon(at.settings.retry_timeout / 4, WakeReason::Retry))
+        }
+        None => Plan::wait(rule),
+    })
+}
+
+/// The job makes or keeps a writer, and the key that it was begun under is not ours any more.
+fn unlicensed(at: &Situation<'_>, running: &JobInProgress) -> bool {
+    let epoch = match &running.job {
+        Job::StartPrimary { epoch } | Job::Promote { epoch } | Job::PostBootstrap { epoch } => Some(*epoch),
+        Job::Restart { epoch } => *epoch,
+        _ => None,
+    };
+    let lost = epoch.is_some_and(|epoch| at.standing != Standing::Mine(epoch));
+    let writer_of_another = at.local.is_writer() && matches!(at.standing, Standing::Other(_));
+    (lost || writer_of_another) && at.local.postgres != Postgres::Stopped
+}
+
+/// A writer is there, the key is ours, and the proof of it has run out: a renewal may still bring it back before the guard acts.
+fn needs_proof(at: &Situation<'_>) -> Option<crate::Epoch> {
+    match at.standing {
+        Standing::Mine(epoch) if at.local.is_writer() && !at.permitted() => Some(epoch),
+        _ => None,
+    }
+}

@@ -1,0 +1,154 @@
+//! This node holds the leader key.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::action::{Action, Job, StopMode, WakeReason};
+use crate::agent::{Memory, Plan, Situation};
+use crate::local::{JobOutcome, Postgres, Running};
+use crate::rule::Rule;
+use crate::switchover;
+use crate::types::{Boot, Epoch, Timeline};
+use crate::view::{Member, MemberState};
+
+/// How long the slot of a member that is no longer registered is kept (`member_slots_ttl`'s default), so that it finds the log it
+/// needs when it comes back.
+const SLOT_RETENTION: Duration = Duration::from_secs(1800);
+
+/// Slots are compared with the members at least this often, whatever happened.
+const SLOT_ROUND: Duration = Duration::from_secs(10);
+
+pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
+    match &at.local.postgres {
+        Postgres::Stopped => server_down(at, memory, epoch),
+        Postgres::Starting { since } => starting(at, memory, epoch, *since),
+        _ if !at.local.guarded => Plan::act(Rule::WaitForGuard, [Action::Guard, Action::Renew { epoch }]),
+        _ if !at.permitted() => Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
+            .wake(at.soon(at.settings.retry_timeout / 4, WakeReason::Retry)),
+        Postgres::Silent { .. } => Plan::wait(Rule::Lead),
+        Postgres::Running(running) if running.in_recovery => promote(at, memory, epoch),
+        Postgres::Running(running) => lead(at, memory, epoch, running),
+        Postgres::Orphans => Plan::act(Rule::KillOrphans, [Action::Fence]),
+    }
+}
+
+/// Another registered member runs and may be promoted.
+pub(crate) fn another_could_lead(at: &Situation<'_>) -> bool {
+    at.view
+        .members
+        .iter()
+        .any(|member| member.name != at.me() && member.state == MemberState::Running && !member.nofailover())
+}
+
+fn server_down(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
+    if let Some(plan) = switchover::hand_over(at, memory, epoch) {
+        return plan;
+    }
+    if memory.give_up == Some(epoch) || (memory.starts.count >= 2 && another_could_lead(at)) {
+        return Plan::act(Rule::PrimaryStartFailed, [Action::Release { epoch }]);
+    }
+    if !at.permitted() {
+        return Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
+            .wake(at.soon(at.settings.retry_timeout / 4, WakeReason::Retry));
+    }
+    if let Err(wake) = memory.may_start(at.now.boot) {
+        return Plan::wait(Rule::RetryLater).wake(wake);
+    }
+    if at.local.control().is_some_and(|control| control.was_primary()) {
+        Plan::act(Rule::RestartCrashedPrimary, [Action::Run(Job::StartPrimary { epoch })])
+    } else {
+        Plan::act(Rule::StartStandbyToPromote, [Action::Run(Job::StartStandby { upstream: None })])
+    }
+}
+
+fn starting(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) -> Plan {
+    if at.now.boot.since(since) > at.settings.primary_start_timeout && another_could_lead(at) {
+        memory.give_up = Some(epoch);
+        return Plan::act(Rule::PrimaryStartTimeout, [Action::Run(Job::Stop(StopMode::Immediate))]);
+    }
+    let plan = if at.permitted() {
+        Plan::wait(Rule::PrimaryStarting)
+    } else {
+        Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
+    };
+    plan.wake(at.soon(Duration::from_millis(50), WakeReason::Settling))
+}
+
+/// Nothing that can wait comes before the promotion.
+fn promote(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
+    let failed =
+        at.local.last(|job| *job == Job::Promote { epoch }).is_some_and(|last| last.outcome != JobOutcome::Done);
+    if failed {
+        memory.no_race_until = at.now.boot + at.settings.ttl;
+        memory.give_up = Some(epoch);
+        return Plan::act(Rule::PrimaryStartFailed, [Action::Run(Job::Stop(StopMode::Fast))]);
+    }
+    let mut actions = Vec::new();
+    if at.local.following.is_some() {
+        actions.push(Action::Follow { upstream: None });
+    }
+    actions.push(Action::Run(Job::Promote { epoch }));
+    Plan::act(Rule::Promote, actions)
+}
+
+pub(crate) fn lead(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, running: &Running) -> Plan {
+    if let Some(plan) = announce(at, epoch) {
+        return plan;
+    }
+    if let Some(plan) = switchover::requested(at, memory, running) {
+        return plan;
+    }
+    let mut actions = Vec::new();
+    let status_due = at.now.boot.since(memory.status_written) >= at.settings.loop_wait;
+    if status_due && at.view.status.optime != running.position {
+        memory.status_written = at.now.boot;
+        actions.push(Action::WriteStatus { epoch, optime: running.position });
+    }
+    if history_is_behind(at, running.timeline) {
+        actions.push(Action::WriteHistory { epoch });
+    }
+    actions.extend(slots(at, memory));
+    if !running.checkpointed {
+        actions.push(Action::Checkpoint);
+    }
+    Plan::act(if at.paused { Rule::PausedLead } else { Rule::Lead }, actions)
+}
+
+/// The keys that every cluster has.
+fn announce(at: &Situation<'_>, epoch: Epoch) -> Option<Plan> {
+    let mut actions = Vec::new();
+    if at.view.system_id().is_none() {
+        actions.push(Action::WriteInitialize { epoch, system_id: at.local.control()?.system_id });
+    }
+    if at.view.config.is_none() {
+        actions.push(Action::WriteConfig { epoch });
+    }
+    (!actions.is_empty()).then(|| Plan::act(Rule::AnnounceCluster, actions))
+}
+
+fn history_is_behind(at: &Situation<'_>, timeline: Timeline) -> bool {
+    match timeline {
+        Timeline(0) => false,
+        Timeline(1) => !at.view.history.is_empty(),
+        timeline => at.view.history_timeline() != timeline,
+    }
+}
+
+/// One slot for each other member that streams, and for those gone for less than the retention time.
+fn slots(at: &Situation<'_>, memory: &mut Memory) -> Option<Action> {
+    if !at.settings.use_slots {
+        return None;
+    }
+    let wants_slot = |member: &&Member| member.name != at.me() && !member.tag("nostream");
+    let before: BTreeSet<String> = memory.slots.keys().cloned().collect();
+    for member in at.view.members.iter().filter(wants_slot) {
+        memory.slots.insert(member.name.clone(), at.now.boot);
+    }
+    memory.slots.retain(|_, seen| at.now.boot.since(*seen) < SLOT_RETENTION);
+    let due = memory.slots_synced == Boot::ZERO || at.now.boot.since(memory.slots_synced) >= SLOT_ROUND;
+    if !due && before.iter().eq(memory.slots.keys()) {
+        return None;
+    }
+    memory.slots_synced = at.now.boot;
+    Some(Action::SyncSlots { members: memory.slots.keys().cloned().collect() })
+}

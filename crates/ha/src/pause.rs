@@ -1,0 +1,54 @@
+//! The cluster is paused: the operator is in charge. Nothing is started, stopped, promoted or rewound by itself; the leader keeps its
+//! key while it runs, and an explicit failover to a named candidate is carried out.
+
+use crate::action::{Action, Job};
+use crate::agent::{Memory, Plan, Situation, Standing};
+use crate::bootstrap::upstream;
+use crate::local::{DataDirectory, Postgres};
+use crate::rule::Rule;
+use crate::{leader, replica, switchover};
+
+pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
+    if !matches!(at.local.data, DataDirectory::Present(_)) {
+        return match at.standing {
+            Standing::Mine(epoch) if at.local.postgres == Postgres::Stopped => {
+                Plan::act(Rule::PausedReleaseKey, [Action::Release { epoch }])
+            }
+            _ => Plan::wait(Rule::PausedIdle),
+        };
+    }
+    match at.standing {
+        Standing::Mine(epoch) => match &at.local.postgres {
+            Postgres::Running(running) if !running.in_recovery => leader::lead(at, memory, epoch, running),
+            Postgres::Running(_) if named(at) => Plan::act(Rule::Promote, promotion(at, epoch)),
+            Postgres::Running(_) => Plan::act(Rule::PausedReleaseKey, [Action::Release { epoch }]),
+            Postgres::Stopped => switchover::hand_over(at, memory, epoch)
+                .unwrap_or_else(|| Plan::act(Rule::PausedReleaseKey, [Action::Release { epoch }])),
+            Postgres::Starting { .. } | Postgres::Silent { .. } | Postgres::Orphans => Plan::wait(Rule::PausedLead),
+        },
+        Standing::Other(_) if at.local.is_writer() => Plan::wait(Rule::PausedKeepPrimary),
+        Standing::Other(_) => match &at.local.postgres {
+            Postgres::Running(_) => replica::follow(at, at.view.leader_member().and_then(upstream), Rule::PausedFollow),
+            Postgres::Stopped => Plan::wait(Rule::PausedDown),
+            Postgres::Starting { .. } | Postgres::Silent { .. } | Postgres::Orphans => Plan::wait(Rule::PausedIdle),
+        },
+        Standing::Nobody if at.local.is_writer() => Plan::act(Rule::PausedTakeKey, [Action::Acquire]),
+        Standing::Nobody => match &at.local.postgres {
+            Postgres::Running(_) if named(at) && !at.settings.nofailover => {
+                Plan::act(Rule::CandidateAcquire, [Action::Acquire])
+            }
+            Postgres::Stopped => Plan::wait(Rule::PausedDown),
+            _ => Plan::wait(Rule::PausedIdle),
+        },
+    }
+}
+
+/// An operator asked for a failover to this node.
+fn named(at: &Situation<'_>) -> bool {
+    at.view.failover_request().is_some_and(|request| request.member.as_deref() == Some(at.me()))
+}
+
+fn promotion(at: &Situation<'_>, epoch: crate::Epoch) -> Vec<Action> {
+    let cut = at.local.following.is_some().then_some(Action::Follow { upstream: None });
+    cut.into_iter().chain([Action::Run(Job::Promote { epoch })]).collect()
+}

@@ -1,0 +1,103 @@
+//! Another node holds the leader key.
+
+use std::time::Duration;
+
+use crate::action::{Action, Job, Upstream, WakeReason};
+use crate::agent::{Memory, Plan, Situation};
+use crate::bootstrap::upstream;
+use crate::local::{Divergence, JobOutcome, Postgres, Running, Verdict};
+use crate::rule::Rule;
+use crate::types::Epoch;
+
+/// A standby that does not stream is compared with the leader again after this time.
+const NOT_STREAMING: Duration = Duration::from_secs(5);
+
+/// A leader that did not answer the comparison (it may still be in its promotion) is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The pause after a failed rewind or copy.
+const RETRY: Duration = Duration::from_secs(5);
+
+pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
+    if at.local.is_writer() {
+        return Plan::act(Rule::FenceUnlicensedPrimary, [Action::Fence]);
+    }
+    let leader = at.view.leader_member().and_then(upstream);
+    match &at.local.postgres {
+        Postgres::Stopped => server_down(at, memory, epoch, leader),
+        Postgres::Starting { .. } => follow(at, leader, Rule::StandbyStarting),
+        Postgres::Running(running) => following(at, epoch, leader, running),
+        Postgres::Silent { .. } | Postgres::Orphans => Plan::wait(Rule::Follow),
+    }
+}
+
+fn server_down(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, leader: Option<Upstream>) -> Plan {
+    if let (None, Some(leader)) = (known(at, epoch), &leader) {
+        return check(at, epoch, leader.clone());
+    }
+    if let Some(plan) = diverged(at, epoch, leader.as_ref()) {
+        return plan;
+    }
+    match memory.may_start(at.now.boot) {
+        Ok(()) => Plan::act(Rule::StartStandby, [Action::Run(Job::StartStandby { upstream: leader })]),
+        Err(wake) => Plan::wait(Rule::RetryLater).wake(wake),
+    }
+}
+
+fn following(at: &Situation<'_>, epoch: Epoch, leader: Option<Upstream>, running: &Running) -> Plan {
+    if leader.is_some() && at.local.following != leader {
+        return Plan::act(Rule::ChangeUpstream, [Action::Follow { upstream: leader }])
+            .wake(at.soon(Duration::from_millis(100), WakeReason::Settling));
+    }
+    if let Some(plan) = diverged(at, epoch, leader.as_ref()) {
+        return plan;
+    }
+    let stale = match known(at, epoch) {
+        None => true,
+        Some(Divergence { verdict: Verdict::Unknown, at: asked, .. }) => at.now.boot.since(asked) >= ASK_AGAIN,
+        Some(known) => !running.streaming && at.now.boot.since(known.at) >= NOT_STREAMING,
+    };
+    match leader {
+        Some(leader) if stale => check(at, epoch, leader),
+        _ => Plan::wait(Rule::Follow),
+    }
+}
+
+pub(crate) fn follow(at: &Situation<'_>, leader: Option<Upstream>, rule: Rule) -> Plan {
+    if leader.is_some() && at.local.following != leader {
+        return Plan::act(Rule::ChangeUpstream, [Action::Follow { upstream: leader }]);
+    }
+    Plan::wait(rule)
+}
+
+fn check(at: &Situation<'_>, epoch: Epoch, leader: Upstream) -> Plan {
+    if at.local.job.is_some() {
+        return Plan::wait(Rule::CheckHistory);
+    }
+    Plan::act(Rule::CheckHistory, [Action::Run(Job::CheckDivergence { epoch, leader })])
+}
+
+/// What is known of our history against that of this very leader.
+fn known(at: &Situation<'_>, epoch: Epoch) -> Option<Divergence> {
+    at.local.divergence.filter(|divergence| divergence.epoch == epoch)
+}
+
+/// The way back for a node whose log has left the leader's: a rewind, else a fresh copy.
+fn diverged(at: &Situation<'_>, epoch: Epoch, leader: Option<&Upstream>) -> Option<Plan> {
+    known(at, epoch).filter(|divergence| divergence.verdict == Verdict::Diverged)?;
+    let source = leader?.clone();
+    let last = at.local.last(|job| matches!(job, Job::Rewind { .. } | Job::Clone { .. }));
+    let failed = last.filter(|last| last.outcome != JobOutcome::Done);
+    let rewind_failed = failed.is_some_and(|failed| matches!(failed.job, Job::Rewind { .. }));
+    if let Some(failed) = failed.filter(|failed| matches!(failed.job, Job::Clone { .. }))
+        && at.now.boot < failed.at + RETRY
+    {
+        return Some(Plan::wait(Rule::RetryLater));
+    }
+    let rewindable = at.settings.use_pg_rewind && at.local.control().is_some_and(|control| control.rewindable);
+    Some(if rewindable && !rewind_failed {
+        Plan::act(Rule::Rewind, [Action::Run(Job::Rewind { source })])
+    } else {
+        Plan::act(Rule::CloneDiverged, [Action::Run(Job::Clone { source })])
+    })
+}

@@ -1,0 +1,109 @@
+//! The named rules: every decision is one of them. A rule's sentence goes to the log, the history and the documentation.
+
+macro_rules! rules {
+    ($($name:ident $text:literal;)*) => {
+        /// Why a decision is as it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Rule { $($name),* }
+
+        impl Rule {
+            pub const ALL: &'static [Rule] = &[$(Rule::$name),*];
+
+            /// What was seen and what follows, in one sentence.
+            pub fn sentence(self) -> &'static str {
+                match self { $(Rule::$name => $text),* }
+            }
+
+            /// The rule's name as logs and metrics show it.
+            pub fn name(self) -> &'static str {
+                match self { $(Rule::$name => stringify!($name)),* }
+            }
+        }
+    };
+}
+
+rules! {
+    // The directory and the cluster's identity.
+    UnusableDirectory "the data directory cannot be used and is left untouched";
+    ForeignCluster "the data directory belongs to another cluster than the store's and is left untouched";
+    // Bootstrap.
+    ClaimBootstrap "there is no cluster and no claim to make one: claiming it";
+    Initdb "this node claimed the bootstrap: creating the new cluster";
+    LeadNewCluster "the new cluster's directory is ready: taking the leader key before its server starts";
+    StartNewCluster "this node leads the new cluster: starting its server";
+    MakeRoles "the new cluster's server runs: making its roles";
+    AnnounceCluster "the new cluster is complete: writing its identifier and configuration";
+    WaitForBootstrap "another node creates the cluster: waiting for it";
+    RemoveAbandonedClaim "whoever claimed the bootstrap is gone: removing the claim";
+    CloneFromLeader "the data directory is empty: copying the leader's";
+    WaitForLeaderToClone "the data directory is empty and no leader can be copied: waiting";
+    LeaderWithoutData "this node holds the leader key and has no data: releasing the key";
+    // Leading.
+    Lead "this node leads";
+    LeadWithoutStore "the store is not reachable and the permit still holds: going on as primary";
+    ProveLease "the leader key is ours but no renewal proves it yet: proving it";
+    WaitForGuard "the server has no guard: giving it one before it may lead";
+    PermitOver "the permit is over: no writer may be left";
+    StopBeforePermitEnds "the lease could not be renewed and the permit is about to end: stopping the primary in order";
+    Settle "this node won the leader key: cutting its upstream so that the promotion is quick";
+    Promote "this node holds the leader key: promoting";
+    Promoting "the promotion is under way";
+    RestartCrashedPrimary "the primary's server is down and the key is ours: starting it again";
+    StartStandbyToPromote "the key is ours and the directory is a standby's: starting it as a standby first";
+    PrimaryStarting "the primary's server is starting";
+    PrimaryStartTimeout "the primary's server did not start in time and another node can lead: giving up the key";
+    PrimaryStartFailed "the primary's server could not be started: giving up the key";
+    // Switchover.
+    SwitchoverScheduled "a switchover is scheduled";
+    SwitchoverRefused "the requested switchover is not possible: clearing the request";
+    SwitchoverAskCandidates "a switchover was requested: asking the candidates where they are";
+    SwitchoverStop "a switchover was requested and a candidate is ready: stopping the primary in order";
+    HandOverWait "the primary is stopped: waiting for a candidate to hold its last record";
+    HandOver "a candidate holds the stopped primary's last record: releasing the leader key";
+    HandOverFailed "no candidate got the stopped primary's last record: starting the primary again";
+    // Following.
+    Follow "following the leader";
+    ChangeUpstream "the leader has changed: following the new one";
+    CheckHistory "comparing this node's history with the leader's";
+    Rewind "this node's history has left the leader's: rewinding";
+    CloneDiverged "this node's history has left the leader's and cannot be rewound: copying the leader's data";
+    StartStandby "the server is down: starting it as a standby of the leader";
+    StandbyStarting "the standby is starting";
+    FenceUnlicensedPrimary "another node leads and this server is a primary: killing it";
+    // Without a leader.
+    RaceNotAllowed "there is no leader and this node must not be promoted";
+    RaceSettle "there is no leader: cutting the upstream so that this node's position is final";
+    RaceAskPeers "there is no leader: asking the others how far they are";
+    RaceBehind "there is no leader and another node is ahead: leaving the race to it";
+    RaceTooFarBehind "there is no leader and this node lags more than maximum_lag_on_failover: not racing";
+    RaceWrongTimeline "there is no leader and this node's timeline is older than the cluster's: not racing";
+    RacePrimaryAlive "there is no leader and another node is still a primary: not racing";
+    RaceYield "there is no leader and the request names another candidate: leaving the race to it";
+    RaceAcquire "there is no leader and nobody is ahead: taking the leader key";
+    KeepPrimary "there is no leader and this server is a primary: taking the leader key back";
+    CandidateAcquire "there is no leader and the request names this node: taking the leader key";
+    StartForRace "there is no leader and the server is down: starting it as a standby";
+    // Jobs.
+    JobInProgress "a job is in progress";
+    RetryLater "the last attempt failed: waiting before the next";
+    KillOrphans "the postmaster is gone but its processes still work: killing them";
+    // Without a store.
+    StoreUnreachable "the store is not reachable: nothing is changed";
+    StartWithoutStore "the store is not reachable and the server is down: starting it read-only";
+    FenceWithoutPermit "this server is a primary without a permit: killing it";
+    // Pause.
+    PausedLead "paused: this node leads";
+    PausedKeepPrimary "paused: this server goes on as primary without the key";
+    PausedTakeKey "paused: nobody leads and this server is a primary: taking the leader key";
+    PausedFollow "paused: following the leader";
+    PausedDown "paused: the server is down and stays down";
+    PausedReleaseKey "paused: this node holds the key and its server is no primary: releasing the key";
+    PausedIdle "paused: nothing is changed";
+    // The operator's requests and the end.
+    OperatorRestart "an operator asked for a restart";
+    OperatorReinitialize "an operator asked for a fresh copy of the data";
+    RequestRefused "the operator's request cannot be done on this node now";
+    StopServer "the agent was told to stop: stopping the server";
+    StopDetached "the agent was told to stop while paused: leaving the server as it is";
+    StopDone "the agent was told to stop and the server is down: ending";
+}

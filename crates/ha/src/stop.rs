@@ -1,0 +1,27 @@
+//! The agent was told to stop: stop the server in order, hand the key over, end. Paused, everything is left as it is.
+
+use crate::action::{Action, Job, StopMode};
+use crate::agent::{Memory, Plan, Situation, Standing};
+use crate::local::Postgres;
+use crate::rule::Rule;
+use crate::switchover;
+
+pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
+    if at.paused {
+        return Plan::act(Rule::StopDetached, [Action::Exit { failure: None }]);
+    }
+    let leads = matches!(at.standing, Standing::Mine(_));
+    match (&at.local.job, &at.local.postgres) {
+        (Some(running), _) if matches!(running.job, Job::Stop(_)) => Plan::wait(Rule::JobInProgress),
+        (_, Postgres::Running(_) | Postgres::Starting { .. } | Postgres::Silent { .. }) => {
+            let mode = if leads && at.reachable { StopMode::Planned } else { StopMode::Fast };
+            Plan::act(Rule::StopServer, [Action::Run(Job::Stop(mode))])
+        }
+        (_, Postgres::Orphans) => Plan::act(Rule::KillOrphans, [Action::Fence]),
+        (_, Postgres::Stopped) => match at.standing {
+            Standing::Mine(epoch) if at.reachable => switchover::hand_over(at, memory, epoch)
+                .unwrap_or_else(|| Plan::act(Rule::HandOver, [Action::Release { epoch }])),
+            _ => Plan::act(Rule::StopDone, [Action::Exit { failure: None }]),
+        },
+    }
+}

@@ -1,0 +1,138 @@
+//! A planned change of leader, seen from the leader: the operator's request, and the hand-over of the stopped primary's key.
+//!
+//! The order is what saves the rows: ask the candidates, stop in order, see the shutdown checkpoint on a candidate, release.
+
+use std::time::Duration;
+
+use crate::action::{Action, Job, StopMode, WakeReason};
+use crate::agent::{Memory, Plan, Situation};
+use crate::local::{ControlState, Peer, PeerAnswer, Running};
+use crate::rule::Rule;
+use crate::types::{Boot, Epoch, Lsn};
+use crate::view::{FailoverKey, Member, MemberState};
+
+/// How long the candidates may take to say where they are.
+const ASK: Duration = Duration::from_secs(2);
+
+/// How long a stopped primary waits for a candidate to hold its last record. The record is on its way before PostgreSQL has stopped, so
+/// this is ten times what a loaded candidate needs to flush it.
+const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// Two looks at a candidate that does not have the last record yet are this far apart.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+/// A scheduled switchover that is older than this is stale: nobody led when it was due.
+const STALE: Duration = Duration::from_secs(15);
+
+/// A request while this node leads and its server runs. `None`: there is none that is due.
+pub(crate) fn requested(at: &Situation<'_>, memory: &mut Memory, running: &Running) -> Option<Plan> {
+    let request = at.view.failover_request()?;
+    let version = at.view.failover.as_ref()?.version;
+    let refuse = || Some(Plan::act(Rule::SwitchoverRefused, [Action::ClearFailover { version }]));
+    if request.leader.as_deref().is_some_and(|leader| leader != at.me()) || request.member.as_deref() == Some(at.me()) {
+        return refuse();
+    }
+    if at.paused && request.member.is_none() {
+        return refuse();
+    }
+    if let Some(due) = request.scheduled_at {
+        if at.paused {
+            return None;
+        }
+        let late = at.now.wall.duration_since(due);
+        if late > jiff::SignedDuration::try_from(STALE).unwrap_or(jiff::SignedDuration::MAX) {
+            return refuse();
+        }
+        if late.is_negative() {
+            return None;
+        }
+    }
+    let names = candidates(at, request);
+    if names.is_empty() {
+        return refuse();
+    }
+    let since = *memory.switchover_since.get_or_insert(at.now.boot);
+    let answered = at.local.peers.as_ref().filter(|poll| poll.asked >= since);
+    match answered {
+        None if at.now.boot.since(since) < ASK => Some(
+            Plan::act(Rule::SwitchoverAskCandidates, [Action::PollPeers { names }])
+                .wake(at.soon(LOOK_AGAIN * 4, WakeReason::Settling)),
+        ),
+        None => refuse(),
+        Some(poll) if poll.peers.iter().any(|peer| is_ready(at, request, peer, running.position)) => {
+            Some(Plan::act(Rule::SwitchoverStop, [Action::Run(Job::Stop(StopMode::Planned))]))
+        }
+        Some(_) => refuse(),
+    }
+}
+
+/// The server is down and was stopped in order because the key is to be handed over. `None`: it is not.
+pub(crate) fn hand_over(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Option<Plan> {
+    let request = at.view.failover_request().filter(|request| concerns(at, request));
+    let control = at.local.control()?;
+    let in_order = control.state == ControlState::ShutDown && !control.standby_signal;
+    if !in_order || (request.is_none() && !at.local.stopping) {
+        return None;
+    }
+    let any = FailoverKey::default();
+    let request_or_any = request.unwrap_or(&any);
+    let names = candidates(at, request_or_any);
+    let since = *memory.hand_over_since.get_or_insert(at.now.boot);
+    let holds =
+        |peer: &Peer| is_candidate(request_or_any, peer).is_some_and(|answer| answer.position > control.checkpoint);
+    let poll = at.local.peers.as_ref().filter(|poll| poll.asked >= since);
+    if poll.is_some_and(|poll| poll.peers.iter().any(holds)) {
+        return Some(Plan::act(Rule::HandOver, [Action::Release { epoch }]));
+    }
+    if names.is_empty() || at.now.boot.since(since) >= HAND_OVER {
+        return Some(give_up_hand_over(at, epoch));
+    }
+    let ask = poll.is_none_or(|poll| at.now.boot.since(poll.asked) >= LOOK_AGAIN);
+    let actions = ask.then_some(Action::PollPeers { names });
+    Some(Plan::act(Rule::HandOverWait, actions).wake(at.soon(LOOK_AGAIN, WakeReason::Settling)))
+}
+
+/// Nobody holds the last record. A switchover is called off; an agent that stops leaves the key to whoever comes.
+fn give_up_hand_over(at: &Situation<'_>, epoch: Epoch) -> Plan {
+    if at.local.stopping {
+        return Plan::act(Rule::HandOver, [Action::Release { epoch }]);
+    }
+    let clear = at.view.failover.as_ref().map(|key| Action::ClearFailover { version: key.version });
+    let start = at.permitted().then_some(Action::Run(Job::StartPrimary { epoch }));
+    Plan::act(Rule::HandOverFailed, clear.into_iter().chain(start))
+}
+
+fn concerns(at: &Situation<'_>, request: &FailoverKey) -> bool {
+    let due = request.scheduled_at.is_none_or(|due| due <= at.now.wall);
+    due && request.leader.as_deref().is_none_or(|leader| leader == at.me())
+        && request.member.as_deref() != Some(at.me())
+}
+
+/// The members that the request allows, by what they registered.
+pub(crate) fn candidates(at: &Situation<'_>, request: &FailoverKey) -> Vec<String> {
+    let allowed = |member: &&Member| {
+        member.name != at.me()
+            && request.member.as_ref().is_none_or(|name| *name == member.name)
+            && !member.nofailover()
+            && member.state == MemberState::Running
+    };
+    at.view.members.iter().filter(allowed).map(|member| member.name.clone()).collect()
+}
+
+fn is_candidate<'a>(request: &FailoverKey, peer: &'a Peer) -> Option<&'a PeerAnswer> {
+    let answer = peer.answer.as_ref()?;
+    let wanted = request.member.as_ref().is_none_or(|name| *name == peer.name);
+    (wanted && answer.in_recovery && !answer.nofailover && !answer.watchdog_failed).then_some(answer)
+}
+
+fn is_ready(at: &Situation<'_>, request: &FailoverKey, peer: &Peer, position: Lsn) -> bool {
+    is_candidate(request, peer)
+        .is_some_and(|answer| position.0.saturating_sub(answer.position.0) <= at.settings.maximum_lag_on_failover)
+}
+
+/// When the request falls due, as an instant to wake up at.
+pub(crate) fn schedule_wake(at: &Situation<'_>) -> Option<crate::Wake> {
+    let due = at.view.failover_request()?.scheduled_at?;
+    let ahead = Duration::try_from(due.duration_since(at.now.wall)).ok()?;
+    Some(crate::Wake { at: Boot(at.now.boot.0.saturating_add(ahead)), reason: WakeReason::Schedule })
+}
