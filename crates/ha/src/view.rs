@@ -298,3 +298,82 @@ impl FailoverKey {
         self.leader.is_none() && self.member.is_none()
     }
 }
+
+/// A running replica, for tests written as data.
+#[cfg(test)]
+pub(crate) fn test_member(name: &str) -> Member {
+    Member {
+        name: name.into(),
+        conn_url: format!("postgres://{name}:5432/postgres"),
+        api_url: format!("http://{name}:8008/patroni"),
+        state: MemberState::Running,
+        role: Role::Replica,
+        version: "4.1.4".into(),
+        pgherd: Some("0.1.0".into()),
+        tags: Map::new(),
+        xlog_location: None,
+        replay_lsn: None,
+        receive_lsn: None,
+        replication_state: None,
+        timeline: Some(Timeline(1)),
+        checkpoint_after_promote: None,
+        pending_restart: false,
+        pause: false,
+        extra: Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_members() {
+        let cases = [
+            ("postgres://pg-slave:5432/postgres", Some(("pg-slave", 5432))),
+            ("postgres://10.0.0.1/postgres", Some(("10.0.0.1", 5432))),
+            ("postgres://[::1]:5433/db", Some(("::1", 5433))),
+            ("postgres://user@host:1/db", Some(("host", 1))),
+            ("postgres://host:99999/db", None),
+            ("postgres://:1/db", None),
+            ("nonsense", None),
+        ];
+        for (url, expected) in cases {
+            let member = Member { conn_url: url.into(), ..crate::view::test_member("m") };
+            let expected = expected.map(|(host, port): (&str, u16)| (host.to_owned(), port));
+            assert_eq!(member.postgres_address(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_valid_initialize_is_ten_digits_or_more() {
+        for (text, valid) in [("7123456789012345678", true), ("", false), ("123456789", false), ("12345678901x", false)]
+        {
+            let view = View { initialize: Some(text.into()), ..View::default() };
+            assert_eq!(view.system_id().is_some(), valid, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn nofailover_wins_over_failover_priority() {
+        let cases = [
+            (r#"{}"#, false),
+            (r#"{"nofailover":true}"#, true),
+            (r#"{"nofailover":"on"}"#, true),
+            (r#"{"nofailover":false,"failover_priority":0}"#, false),
+            (r#"{"failover_priority":0}"#, true),
+            (r#"{"failover_priority":2}"#, false),
+        ];
+        for (tags, expected) in cases {
+            let tags = serde_json::from_str(tags).expect("a JSON object");
+            assert_eq!(Member { tags, ..test_member("m") }.nofailover(), expected);
+        }
+    }
+
+    #[test]
+    fn states_read_back_as_written() {
+        for state in MemberState::ALL {
+            assert_eq!(MemberState::parse(state.as_str()), state);
+        }
+    }
+}
