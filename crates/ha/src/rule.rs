@@ -45,7 +45,6 @@ rules! {
     WaitForGuard "the server has no guard: giving it one before it may lead";
     PermitOver "the permit is over: no writer may be left";
     StopBeforePermitEnds "the lease could not be renewed and the permit is about to end: stopping the primary in order";
-    Settle "this node won the leader key: cutting its upstream so that the promotion is quick";
     Promote "this node holds the leader key: promoting";
     Promoting "the promotion is under way";
     RestartCrashedPrimary "the primary's server is down and the key is ours: starting it again";
@@ -54,7 +53,6 @@ rules! {
     PrimaryStartTimeout "the primary's server did not start in time and another node can lead: giving up the key";
     PrimaryStartFailed "the primary's server could not be started: giving up the key";
     // Switchover.
-    SwitchoverScheduled "a switchover is scheduled";
     SwitchoverRefused "the requested switchover is not possible: clearing the request";
     SwitchoverAskCandidates "a switchover was requested: asking the candidates where they are";
     SwitchoverStop "a switchover was requested and a candidate is ready: stopping the primary in order";

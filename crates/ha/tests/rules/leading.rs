@@ -1,0 +1,305 @@
+//! This node holds the leader key: leading, promotion, crash, switchover, the end of the permit.
+
+use std::time::Duration;
+
+use pgherd_ha::{Boot, ControlState, Job, JobOutcome, MemberState, Postgres, Rule, StopMode, Timeline};
+
+use crate::given::{Case, EPOCH, as_given, case, primary, upstream};
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = leading();
+    cases.extend(promotion());
+    cases.extend(server_down());
+    cases.extend(switchover());
+    cases.extend(hand_over());
+    cases
+}
+
+fn leading() -> Vec<Case> {
+    vec![
+        case("a primary leads", primary())
+            .then(as_given, Rule::Lead, "slots n2+n3")
+            .then(|g| g.running().position.0 += 8, Rule::Lead, "write status")
+            .then(|g| g.running().position.0 += 8, Rule::Lead, "")
+            .then(
+                |g| {
+                    g.pass(1000);
+                    g.renew()
+                },
+                Rule::Lead,
+                "write status",
+            ),
+        case("a slot outlives its member by half an hour", primary())
+            .then(as_given, Rule::Lead, "slots n2+n3")
+            .then(
+                |g| {
+                    g.view.members.pop();
+                    g.pass(10_000);
+                    g.renew()
+                },
+                Rule::Lead,
+                "slots n2+n3",
+            )
+            .then(
+                |g| {
+                    g.pass(1_800_000);
+                    g.renew()
+                },
+                Rule::Lead,
+                "slots n2",
+            ),
+        case("no slots where they are turned off", primary()).then(|g| g.settings.use_slots = false, Rule::Lead, ""),
+        case("the history follows the timeline, the checkpoint follows the promotion", primary()).then(
+            |g| {
+                g.running().timeline = Timeline(2);
+                g.running().checkpointed = false
+            },
+            Rule::Lead,
+            "write history, slots n2+n3, checkpoint",
+        ),
+        case("a cluster that lost its keys gets them back", primary()).then(
+            |g| {
+                g.view.initialize = None;
+                g.view.config = None
+            },
+            Rule::AnnounceCluster,
+            "write initialize, write config",
+        ),
+        case("a key without a proof is proven before anything else", primary()).then(
+            |g| g.local.lease = None,
+            Rule::ProveLease,
+            "renew",
+        ),
+        case("a proof that has run out is no permit", primary()).then(|g| g.pass(6_000), Rule::ProveLease, "renew"),
+        case("nobody leads without a guard", primary()).then(
+            |g| g.local.guarded = false,
+            Rule::WaitForGuard,
+            "guard, renew",
+        ),
+        case("a server that does not answer keeps the key while it is proven", primary()).then(
+            |g| g.local.postgres = Postgres::Silent { since: Boot::ZERO, in_recovery: false },
+            Rule::Lead,
+            "",
+        ),
+        case("the permit ends while a job runs and another leads", primary()).then(
+            |g| {
+                g.job(Job::PostBootstrap { epoch: EPOCH });
+                g.led_by("n2")
+            },
+            Rule::PermitOver,
+            "fence",
+        ),
+    ]
+}
+
+fn promotion() -> Vec<Case> {
+    let mut won = primary();
+    won.running().in_recovery = true;
+    won.local.following = Some(upstream("n2"));
+    vec![
+        case("the winner cuts its upstream and promotes in one step", won.clone())
+            .then(as_given, Rule::Promote, "follow nobody, promote")
+            .then(|g| g.job(Job::Promote { epoch: EPOCH }), Rule::Promoting, "")
+            .then(|g| g.led_by("n2"), Rule::PermitOver, "fence"),
+        case("a failed promotion gives the key up", won)
+            .then(|g| g.ended(Job::Promote { epoch: EPOCH }, JobOutcome::Failed), Rule::PrimaryStartFailed, "stop fast")
+            .then(
+                |g| {
+                    g.local.last_job = None;
+                    g.stop_standby()
+                },
+                Rule::PrimaryStartFailed,
+                "release",
+            ),
+    ]
+}
+
+fn server_down() -> Vec<Case> {
+    vec![
+        case("a crashed primary is started again", primary())
+            .then(|g| g.stop_server(ControlState::InProduction), Rule::RestartCrashedPrimary, "start as primary")
+            .then(|g| g.local.postgres = Postgres::Starting { since: g.now().boot }, Rule::PrimaryStarting, "")
+            .then(|g| g.pass(6_000), Rule::ProveLease, "renew"),
+        case("a primary that fails to start twice gives the key to another", primary())
+            .then(|g| g.stop_server(ControlState::InProduction), Rule::RestartCrashedPrimary, "start as primary")
+            .then(|g| g.pass(10), Rule::RestartCrashedPrimary, "start as primary")
+            .then(|g| g.pass(10), Rule::PrimaryStartFailed, "release"),
+        case("a lone primary tries again, with pauses", primary())
+            .then(
+                |g| {
+                    g.view.members.truncate(1);
+                    g.stop_server(ControlState::InProduction)
+                },
+                Rule::RestartCrashedPrimary,
+                "start as primary",
+            )
+            .then(|g| g.pass(10), Rule::RestartCrashedPrimary, "start as primary")
+            .then(|g| g.pass(10), Rule::RetryLater, "")
+            .then(|g| g.pass(1_000), Rule::RestartCrashedPrimary, "start as primary"),
+        case("no server is started without a proven lease", primary()).then(
+            |g| {
+                g.stop_server(ControlState::InProduction);
+                g.pass(7_000)
+            },
+            Rule::ProveLease,
+            "renew",
+        ),
+        case("the key with a standby's directory: start it, then promote", primary()).then(
+            |g| g.stop_standby(),
+            Rule::StartStandbyToPromote,
+            "start standby",
+        ),
+        case("orphans of a killed postmaster are killed first", primary()).then(
+            |g| g.local.postgres = Postgres::Orphans,
+            Rule::KillOrphans,
+            "fence",
+        ),
+        case("a start that takes too long gives the key up", primary())
+            .then(
+                |g| {
+                    g.settings.primary_start_timeout = Duration::from_secs(5);
+                    g.local.postgres = Postgres::Starting { since: g.now().boot }
+                },
+                Rule::PrimaryStarting,
+                "",
+            )
+            .then(
+                |g| {
+                    g.pass(5_001);
+                    g.renew()
+                },
+                Rule::PrimaryStartTimeout,
+                "stop immediate",
+            )
+            .then(|g| g.stop_server(ControlState::InCrashRecovery), Rule::PrimaryStartFailed, "release"),
+    ]
+}
+
+fn switchover() -> Vec<Case> {
+    vec![
+        case("a switchover asks, stops, waits for the last record, releases", primary())
+            .then(|g| g.ask_for(Some("n1"), Some("n3")), Rule::SwitchoverAskCandidates, "ask n3")
+            .then(|g| g.answers(&[("n3", 1000)]), Rule::SwitchoverStop, "stop planned")
+            .then(|g| g.job(Job::Stop(StopMode::Planned)), Rule::JobInProgress, "")
+            .then(
+                |g| {
+                    g.ended(Job::Stop(StopMode::Planned), JobOutcome::Done);
+                    g.stop_server(ControlState::ShutDown);
+                    g.pass(100)
+                },
+                Rule::HandOverWait,
+                "ask n3",
+            )
+            .then(
+                |g| {
+                    g.control().checkpoint.0 = 1000;
+                    g.answers(&[("n3", 1000)])
+                },
+                Rule::HandOverWait,
+                "",
+            )
+            .then(
+                |g| {
+                    g.pass(25);
+                    g.answers(&[("n3", 1120)])
+                },
+                Rule::HandOver,
+                "release",
+            ),
+        case("a candidate that does not answer in time ends the request", primary())
+            .then(|g| g.ask_for(Some("n1"), None), Rule::SwitchoverAskCandidates, "ask n2+n3")
+            .then(
+                |g| {
+                    g.pass(2_000);
+                    g.renew()
+                },
+                Rule::SwitchoverRefused,
+                "clear request",
+            ),
+        case("a candidate that lags too much ends the request", primary())
+            .then(
+                |g| {
+                    g.running().position.0 = 5_000_000;
+                    g.ask_for(Some("n1"), Some("n3"))
+                },
+                Rule::SwitchoverAskCandidates,
+                "ask n3",
+            )
+            .then(|g| g.answers(&[("n3", 1000)]), Rule::SwitchoverRefused, "clear request"),
+        case("a request to leave another leader is cleared", primary()).then(
+            |g| g.ask_for(Some("n3"), None),
+            Rule::SwitchoverRefused,
+            "clear request",
+        ),
+        case("a request that this node fulfils already is cleared", primary()).then(
+            |g| g.ask_for(None, Some("n1")),
+            Rule::SwitchoverRefused,
+            "clear request",
+        ),
+        case("an unknown candidate ends the request", primary()).then(
+            |g| g.ask_for(Some("n1"), Some("n9")),
+            Rule::SwitchoverRefused,
+            "clear request",
+        ),
+        case("a candidate that is down ends the request", primary()).then(
+            |g| {
+                g.view.members[2].state = MemberState::Stopped;
+                g.ask_for(Some("n1"), Some("n3"))
+            },
+            Rule::SwitchoverRefused,
+            "clear request",
+        ),
+        case("a scheduled switchover waits for its time and is stale long after it", primary())
+            .then(
+                |g| {
+                    g.ask_for(Some("n1"), Some("n3"));
+                    g.schedule(5)
+                },
+                Rule::Lead,
+                "slots n2+n3",
+            )
+            .then(
+                |g| {
+                    g.pass(5_000);
+                    g.renew()
+                },
+                Rule::SwitchoverAskCandidates,
+                "ask n3",
+            )
+            .then(
+                |g| {
+                    g.pass(20_000);
+                    g.renew()
+                },
+                Rule::SwitchoverRefused,
+                "clear request",
+            ),
+    ]
+}
+
+fn hand_over() -> Vec<Case> {
+    let mut stopped = primary();
+    stopped.stop_server(ControlState::ShutDown);
+    stopped.ask_for(Some("n1"), Some("n3"));
+    let mut stopping = primary();
+    stopping.stop_server(ControlState::ShutDown);
+    stopping.local.stopping = true;
+    vec![
+        case("a switchover whose candidate never gets the last record is called off", stopped)
+            .then(as_given, Rule::HandOverWait, "ask n3")
+            .then(
+                |g| {
+                    g.pass(5_000);
+                    g.renew()
+                },
+                Rule::HandOverFailed,
+                "clear request, start as primary",
+            ),
+        case("an agent that stops hands over to any candidate", stopping.clone())
+            .then(as_given, Rule::HandOverWait, "ask n2+n3")
+            .then(|g| g.answers(&[("n2", 1120)]), Rule::HandOver, "release"),
+        case("an agent that stops leaves the key in the end", stopping)
+            .then(as_given, Rule::HandOverWait, "ask n2+n3")
+            .then(|g| g.pass(5_000), Rule::HandOver, "release"),
+    ]
+}

@@ -1,0 +1,42 @@
+//! Every rule as data: what is given, which rule decides, what it asks for.
+//!
+//! A case is a situation and the steps that change it; after each step the decision is compared. The last test checks that no
+//! rule is left without a case.
+
+mod following;
+mod given;
+mod leading;
+mod without_leader;
+mod without_order;
+
+use std::collections::BTreeSet;
+
+use given::Case;
+use pgherd_ha::Rule;
+
+fn all() -> Vec<Case> {
+    [leading::cases(), following::cases(), without_leader::cases(), without_order::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[test]
+fn decisions_are_as_written() {
+    let wrong: Vec<String> = all().iter().filter_map(|case| case.check().err()).collect();
+    assert!(wrong.is_empty(), "{} of {} cases differ:\n{}", wrong.len(), all().len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_rule_has_a_case() {
+    let shown: BTreeSet<Rule> = all().iter().flat_map(Case::rules).collect();
+    let missing: Vec<&str> = Rule::ALL.iter().filter(|rule| !shown.contains(rule)).map(|rule| rule.name()).collect();
+    assert!(missing.is_empty(), "no case shows {missing:?}");
+}
+
+#[test]
+fn sentences_are_distinct_and_whole() {
+    let sentences: BTreeSet<&str> = Rule::ALL.iter().map(|rule| rule.sentence()).collect();
+    assert_eq!(sentences.len(), Rule::ALL.len(), "two rules share a sentence");
+    assert!(sentences.iter().all(|text| !text.is_empty() && !text.ends_with('.')));
+}
