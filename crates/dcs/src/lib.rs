@@ -6,8 +6,12 @@
 mod clock;
 mod error;
 pub mod layout;
+mod open;
 mod store;
+mod zookeeper;
 
 pub use clock::{boot_now, now};
 pub use error::{Outcome, StoreError};
+pub use open::{StoreOptions, open};
 pub use store::{Acquired, Expect, Key, Store, Written};
+pub use zookeeper::{ZooKeeper, ZooKeeperOptions};

@@ -1,5 +1,7 @@
 //! The one trait that every store implements.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use pgherd_ha::{Epoch, Lease, View};
 use tokio::sync::watch;
@@ -58,12 +60,17 @@ pub enum Acquired {
 /// with the same session as long as the store keeps it.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Waits for the first connection. The operations need no such wait (they fail while there is none); a command line
+    /// does, and shows the error as it is.
+    async fn ready(&self, within: Duration) -> Result<(), StoreError>;
+
     /// A load of everything under the cluster's prefix, `leader` first. On a store that is not the quorum's leader it
     /// may be behind; it proves nothing about the lease.
     async fn load(&self) -> Result<View, StoreError>;
 
     /// Changes whenever something under the prefix may have changed, and on every change of the connection: a hint to
-    /// [`load`](Self::load) again, never a log.
+    /// [`load`](Self::load) again, never a log. A load asks for the hints of what changes after it, so there are none
+    /// before the first; a load that fails is to be repeated after a while. A leader gets none for `status`, which it writes.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Creates the `leader` key with this node's name under our lease, if nobody holds it. If our own session already
@@ -92,4 +99,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// The names of the clusters under the namespace (`pgherd list` without a name).
     async fn clusters(&self) -> Result<Vec<String>, StoreError>;
+
+    /// The lease time to ask the store for from now on (`ttl` was changed). The session and its keys are kept; leases
+    /// follow what the store grants, and a longer time may need a new session to count.
+    fn set_ttl(&self, ttl: Duration);
+
+    /// Stops using the store and leaves the session to its time-out: the end of an agent that is to be started again, and
+    /// of a clean stop, too, after which the member stays visible for that long. Every later operation fails.
+    fn suspend(&self);
+
+    /// Ends the session, and with it the keys under the lease, at once. Every later operation fails.
+    async fn close(&self) -> Result<(), StoreError>;
 }

@@ -1,0 +1,222 @@
+//! One TCP connection to one server: the handshake, then requests out, answers and watch events in, heartbeats.
+//!
+//! Not here: what happens when it ends (`session`). Its time-outs are fractions of the session's, so that a hung server is
+//! left while the session can still be saved on another.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::link::{Call, CallError};
+use super::wire::{self, Connected, Garbled};
+
+/// Bytes that wait for a server that does not read; beyond it no further request is taken from the queue.
+const MAX_UNWRITTEN: usize = 4 << 20;
+
+/// Why there is no connection, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Garbled(#[from] Garbled),
+    #[error("nobody answered within {} ms", .0.as_millis())]
+    Silent(Duration),
+    /// At the handshake: it is not serving (no quorum), or behind what this client has seen.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The client's own doing: nobody holds the link any more.
+    #[error("the connection was given up")]
+    GivenUp,
+}
+
+/// What the first frame asks for.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    pub last_zxid: i64,
+    pub timeout: Duration,
+    /// 0 for a new session.
+    pub session: i64,
+    pub password: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    inbox: BytesMut,
+}
+
+impl Connection {
+    /// Connects to `address` (host and port) and asks for a session, all within `limit`.
+    pub async fn establish(address: &str, hello: &Hello, limit: Duration) -> Result<(Connection, Connected), Broken> {
+        timeout(limit, Self::handshake(address, hello)).await.unwrap_or(Err(Broken::Silent(limit)))
+    }
+
+    async fn handshake(address: &str, hello: &Hello) -> Result<(Connection, Connected), Broken> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let mut frame = BytesMut::new();
+        let timeout_ms = i32::try_from(hello.timeout.as_millis()).unwrap_or(i32::MAX);
+        wire::encode_connect(hello.last_zxid, timeout_ms, hello.session, &hello.password, &mut frame);
+        stream.write_all(&frame).await?;
+        let mut inbox = BytesMut::with_capacity(4096);
+        loop {
+            if let Some(frame) = wire::take_frame(&mut inbox)? {
+                let connected = wire::decode_connected(frame)?;
+                return Ok((Connection { stream, inbox }, connected));
+            }
+            if stream.read_buf(&mut inbox).await? == 0 {
+                return Err(Broken::Closed);
+            }
+        }
+    }
+
+    /// Serves `calls` until the connection breaks or nobody can call any more. Every call that has no answer by then fails.
+    pub async fn serve(
+        mut self,
+        mut calls: mpsc::Receiver<Call>,
+        granted: Duration,
+        last_zxid: &mut i64,
+        on_event: impl FnMut(),
+    ) -> Broken {
+        let mut traffic = Traffic::new(granted, last_zxid, on_event);
+        let broken = match traffic.run(&mut self, &mut calls).await {
+            Ok(()) => Broken::GivenUp,
+            Err(broken) => broken,
+        };
+        calls.close();
+        for (_, call) in traffic.sent.drain(..) {
+            call.fail(CallError::Lost(broken.to_string()));
+        }
+        while let Ok(call) = calls.try_recv() {
+            call.fail(CallError::NotSent(broken.to_string()));
+        }
+        broken
+    }
+}
+
+/// The state of a served connection.
+struct Traffic<'a, F> {
+    /// Written, or about to be, and not answered, oldest first; the server answers in order.
+    sent: VecDeque<(i32, Call)>,
+    next_xid: i32,
+    outbox: BytesMut,
+    last_zxid: &'a mut i64,
+    on_event: F,
+    /// A heartbeat is sent after this time without a request. A follower tells the quorum's leader which sessions live
+    /// every half tick, so ours must have been heard of shortly before each renewal.
+    heartbeat: Duration,
+    /// A server that owes an answer for this long is left. A third of the session leaves time for another one.
+    patience: Duration,
+    last_sent: Instant,
+    pings: u32,
+    /// Since when an answer is owed; counted from the last sign of life, so that our own pauses are not the server's.
+    owed_since: Option<Instant>,
+}
+
+impl<'a, F: FnMut()> Traffic<'a, F> {
+    fn new(granted: Duration, last_zxid: &'a mut i64, on_event: F) -> Self {
+        Traffic {
+            sent: VecDeque::new(),
+            next_xid: 1,
+            outbox: BytesMut::with_capacity(4096),
+            last_zxid,
+            on_event,
+            heartbeat: (granted / 16).clamp(Duration::from_millis(100), Duration::from_millis(500)),
+            patience: granted / 3,
+            last_sent: Instant::now(),
+            pings: 0,
+            owed_since: None,
+        }
+    }
+
+    async fn run(&mut self, connection: &mut Connection, calls: &mut mpsc::Receiver<Call>) -> Result<(), Broken> {
+        let Connection { stream, inbox } = connection;
+        let (mut reader, mut writer) = stream.split();
+        self.receive(inbox)?;
+        loop {
+            let due = match self.owed_since {
+                Some(since) => (since + self.patience).min(self.last_sent + self.heartbeat),
+                None => self.last_sent + self.heartbeat,
+            };
+            tokio::select! {
+                // Reading first: after a pause of this process the answers are there before any verdict on the server.
+                biased;
+                read = reader.read_buf(inbox) => {
+                    if read? == 0 {
+                        return Err(Broken::Closed);
+                    }
+                    self.receive(inbox)?;
+                }
+                written = writer.write_buf(&mut self.outbox), if !self.outbox.is_empty() => {
+                    written?;
+                }
+                call = calls.recv(), if self.outbox.len() < MAX_UNWRITTEN => match call {
+                    Some(call) => self.send(call),
+                    None => return Ok(()),
+                },
+                () = sleep_until(due) => self.beat()?,
+            }
+        }
+    }
+
+    fn send(&mut self, mut call: Call) {
+        if call.reply.is_closed() {
+            return;
+        }
+        let xid = self.next_xid;
+        // Positive only: the negative ones have meanings of their own.
+        self.next_xid = xid % i32::MAX + 1;
+        call.frame[4..8].copy_from_slice(&xid.to_be_bytes());
+        self.outbox.extend_from_slice(&call.frame);
+        call.frame = BytesMut::new();
+        self.sent.push_back((xid, call));
+        self.owe();
+    }
+
+    fn beat(&mut self) -> Result<(), Broken> {
+        let now = Instant::now();
+        if self.owed_since.is_some_and(|since| now >= since + self.patience) {
+            return Err(Broken::Silent(self.patience));
+        }
+        if now >= self.last_sent + self.heartbeat {
+            self.last_sent = now;
+            // One at a time: a second one would say nothing new.
+            if self.pings == 0 {
+                self.pings = 1;
+                wire::encode_ping(&mut self.outbox);
+                self.owe();
+            }
+        }
+        Ok(())
+    }
+
+    fn owe(&mut self) {
+        self.last_sent = Instant::now();
+        self.owed_since.get_or_insert(self.last_sent);
+    }
+
+    fn receive(&mut self, inbox: &mut BytesMut) -> Result<(), Broken> {
+        while let Some(frame) = wire::take_frame(inbox)? {
+            let (header, body) = wire::decode_reply(frame)?;
+            match header.xid {
+                wire::XID_NOTIFICATION => (self.on_event)(),
+                wire::XID_PING => self.pings = 0,
+                xid => {
+                    let (_, call) = self.sent.pop_front().filter(|(expected, _)| xid == *expected).ok_or(Garbled)?;
+                    *self.last_zxid = header.zxid.max(*self.last_zxid);
+                    call.answer(header.error, body);
+                }
+            }
+        }
+        let waiting = !self.sent.is_empty() || self.pings > 0;
+        self.owed_since = waiting.then(Instant::now);
+        Ok(())
+    }
+}

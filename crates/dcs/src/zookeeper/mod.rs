@@ -1,0 +1,290 @@
+//! ZooKeeper as a store: one session, the cluster's znodes, one-shot watches.
+//!
+//! The client is our own (`wire`, `connection`, `session`), because a lease cannot be built on less: the identity of the session
+//! must outlive the process, a request must never be applied after its connection, and the task that keeps the
+//! session must run on the lease's thread. See the decision record.
+//!
+//! Not here: TLS and authentication of ZooKeeper. Tested on real servers in `tests/it/store.rs`.
+
+mod connection;
+mod lease;
+mod link;
+mod load;
+mod session;
+mod session_file;
+mod wire;
+mod write;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pgherd_ha::{Epoch, Lease, View};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use self::link::{CallError, Link};
+use self::session::{Keeper, Shared};
+use crate::layout::Layout;
+use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, Written};
+
+/// How long an operation waits for a connection before it fails: about what moving to another server of the ensemble takes.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+const DEFAULT_PORT: u16 = 2181;
+
+/// Where the servers are, whose keys are wanted, and by whom.
+#[derive(Clone, Debug)]
+pub struct ZooKeeperOptions {
+    /// `host`, `host:port` or `[address]:port`.
+    pub hosts: Vec<String>,
+    /// `service` by default in the interface.
+    pub namespace: String,
+    pub scope: String,
+    /// The name of this node. `None` for an onlooker (the command line), which has no member key and never leads.
+    pub name: Option<String>,
+    /// The session time-out to ask for; the server grants between 2 and 20 of its ticks.
+    pub ttl: Duration,
+    /// The deadline of each operation.
+    pub retry_timeout: Duration,
+    /// Keeps the session's identity (mode 0600) for the next process of this node.
+    pub session_file: Option<PathBuf>,
+}
+
+/// One node's client.
+#[derive(Debug)]
+pub struct ZooKeeper {
+    /// `zookeeper a:2181,b:2181`, for messages.
+    display: String,
+    layout: Layout,
+    name: Option<String>,
+    retry_timeout: Duration,
+    session_file: Option<PathBuf>,
+    shared: Arc<Shared>,
+    keeper: AbortHandle,
+    /// What the member key is to hold. The lock is held for as long as it takes to put a request in a queue, never across
+    /// an await: so the newest value is also the last that is sent.
+    member_value: Mutex<Option<Bytes>>,
+}
+
+impl ZooKeeper {
+    /// Starts to connect in the background and returns at once.
+    ///
+    /// Must be called on the runtime that is to keep the session (the lease thread's); the operations work from every
+    /// runtime that has timers. Fails on hosts and names that can never work.
+    pub fn connect(options: &ZooKeeperOptions) -> Result<ZooKeeper, StoreError> {
+        let display = format!("zookeeper {}", options.hosts.join(","));
+        let refused = |cause: String| StoreError {
+            store: display.clone(),
+            operation: "connect".into(),
+            cause,
+            outcome: Outcome::NotDone,
+            retry: false,
+        };
+        let hosts: Result<Vec<String>, String> = options.hosts.iter().map(|host| with_port(host)).collect();
+        let hosts = hosts.map_err(&refused)?;
+        if hosts.is_empty() {
+            return Err(refused("no host is configured; name at least one in `zookeeper.hosts`".into()));
+        }
+        let layout = Layout::new(&options.namespace, &options.scope).map_err(|error| refused(error.to_string()))?;
+        let member = options.name.as_deref().map(|name| layout.member(name)).transpose();
+        let member = member.map_err(|error| refused(error.to_string()))?;
+        let file = options.session_file.clone().zip(member);
+        let shared = Shared::new(options.ttl);
+        let keeper = Keeper {
+            shared: shared.clone(),
+            hosts,
+            identity: file.as_ref().and_then(|(path, member)| session_file::read(path, member)),
+            file,
+            last_zxid: 0,
+            turned_away: None,
+        };
+        Ok(ZooKeeper {
+            display,
+            layout,
+            name: options.name.clone(),
+            retry_timeout: options.retry_timeout,
+            session_file: options.session_file.clone(),
+            shared,
+            keeper: tokio::spawn(keeper.run()).abort_handle(),
+            member_value: Mutex::new(None),
+        })
+    }
+
+    /// The path of this node's own member key.
+    fn own_member(&self) -> Result<String, CallError> {
+        let name = self.name.as_deref().ok_or_else(|| CallError::NotSent("this client has no node name".into()))?;
+        self.layout.member(name).map_err(|error| CallError::NotSent(error.to_string()))
+    }
+
+    /// The connection, waited for only as long as a change of servers takes.
+    async fn link(&self) -> Result<Arc<Link>, CallError> {
+        let mut state = self.shared.link.subscribe();
+        let _ = timeout(RECONNECT, state.wait_for(Result::is_ok)).await;
+        let state = state.borrow();
+        state.clone().map_err(|why| CallError::NotSent(format!("there is no connection ({why})")))
+    }
+
+    /// Runs one operation within its deadline and says of a failure what is known.
+    async fn operation<T>(
+        &self,
+        kind: Kind,
+        name: impl Fn() -> String,
+        work: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, StoreError> {
+        let limit = self.retry_timeout;
+        let error = match timeout(limit, work).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error,
+            Err(_) => CallError::Lost(format!("no answer within {} ms", limit.as_millis())),
+        };
+        let outcome = match (&error, kind) {
+            (CallError::Lost(_), Kind::Write) => Outcome::Unknown,
+            _ => Outcome::NotDone,
+        };
+        let retry = !matches!(error, CallError::Refused(_));
+        Err(StoreError { store: self.display.clone(), operation: name(), cause: error.to_string(), outcome, retry })
+    }
+}
+
+impl Drop for ZooKeeper {
+    /// Ends the connection and leaves the session to its time-out.
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Whether an operation whose answer is lost may have changed something.
+#[derive(Clone, Copy)]
+enum Kind {
+    Read,
+    Write,
+}
+
+#[async_trait]
+impl Store for ZooKeeper {
+    async fn ready(&self, within: Duration) -> Result<(), StoreError> {
+        let mut state = self.shared.link.subscribe();
+        if matches!(timeout(within, state.wait_for(Result::is_ok)).await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let why = state.borrow().as_ref().err().map_or_else(String::new, |why| format!(" ({why})"));
+        Err(StoreError {
+            store: self.display.clone(),
+            operation: "connect".into(),
+            cause: format!(
+                "no server answered within {} ms{why}; check that ZooKeeper runs and that `zookeeper.hosts` names it",
+                within.as_millis()
+            ),
+            outcome: Outcome::NotDone,
+            retry: true,
+        })
+    }
+
+    async fn load(&self) -> Result<View, StoreError> {
+        self.operation(Kind::Read, || format!("load {}", self.layout.base()), self.load_view()).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    async fn acquire(&self) -> Result<Acquired, StoreError> {
+        self.operation(Kind::Write, || format!("create {}", self.layout.leader()), self.acquire_leader()).await
+    }
+
+    async fn renew(&self, epoch: Epoch) -> Result<Option<Lease>, StoreError> {
+        self.operation(Kind::Write, || format!("renew {}", self.layout.leader()), self.renew_leader(epoch)).await
+    }
+
+    async fn release(&self, epoch: Epoch) -> Result<bool, StoreError> {
+        self.operation(Kind::Write, || format!("delete {}", self.layout.leader()), self.release_leader(epoch)).await
+    }
+
+    async fn write_member(&self, value: &[u8]) -> Result<(), StoreError> {
+        let name = || format!("write {}/{}", self.layout.members(), self.name.as_deref().unwrap_or_default());
+        self.operation(Kind::Write, name, self.write_own_member(value)).await
+    }
+
+    async fn write(&self, key: Key, value: &[u8], expect: Expect) -> Result<Written, StoreError> {
+        let path = self.layout.key(key);
+        self.operation(Kind::Write, || format!("write {path}"), self.write_key(&path, value, expect)).await
+    }
+
+    async fn delete(&self, key: Key, expect: Expect) -> Result<bool, StoreError> {
+        let path = self.layout.key(key);
+        self.operation(Kind::Write, || format!("delete {path}"), self.delete_key(&path, expect)).await
+    }
+
+    async fn delete_cluster(&self) -> Result<(), StoreError> {
+        self.operation(Kind::Write, || format!("delete {}", self.layout.base()), self.delete_tree()).await
+    }
+
+    async fn clusters(&self) -> Result<Vec<String>, StoreError> {
+        self.operation(Kind::Read, || format!("list {}", self.layout.namespace()), self.list_clusters()).await
+    }
+
+    fn set_ttl(&self, ttl: Duration) {
+        self.shared.ttl.send_if_modified(|now| std::mem::replace(now, ttl) != ttl);
+    }
+
+    fn suspend(&self) {
+        self.keeper.abort();
+        self.shared.down("this client was suspended");
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let closed = self
+            .operation(Kind::Write, || "close the session".into(), async {
+                self.link().await?.close_session().get().await
+            })
+            .await;
+        self.suspend();
+        if let Some(file) = &self.session_file
+            && closed.is_ok()
+        {
+            // Already gone is as good; a file of a closed session costs the next process one refused request.
+            let _ = std::fs::remove_file(file);
+        }
+        closed
+    }
+}
+
+/// `host:port` of a host as it is configured.
+fn with_port(host: &str) -> Result<String, String> {
+    let host = host.trim();
+    if host.is_empty() || host.contains(['/', ' ', ',']) {
+        return Err(format!("`{host}` is not a host; write `host`, `host:port` or `[address]:port`"));
+    }
+    let after_address = host.rfind(']').map_or(host, |end| &host[end..]);
+    match after_address.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_ok_and(|port| port != 0) => Ok(host.to_owned()),
+        Some((_, port)) => Err(format!("`{port}` in `{host}` is not a port")),
+        None => Ok(format!("{host}:{DEFAULT_PORT}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_get_the_default_port() {
+        for (host, expected) in [
+            ("zoo", Some("zoo:2181")),
+            (" zoo:1 ", Some("zoo:1")),
+            ("[::1]", Some("[::1]:2181")),
+            ("[::1]:3", Some("[::1]:3")),
+            ("", None),
+            ("zoo:x", None),
+            ("zoo:0", None),
+            ("zoo/chroot", None),
+        ] {
+            assert_eq!(with_port(host).ok().as_deref(), expected, "{host:?}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The session's identity in a file, so that a restarted agent takes up the session of its predecessor and with it the
+//! member key and, if it leads, the `leader` key.
+//!
+//! Whoever reads the file can act as this node: mode 0600, and never in a log.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A session of the server.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub id: i64,
+    pub password: Vec<u8>,
+    /// What was granted when it was created: what a restarted server gives it until it hears from us.
+    pub created_with: Duration,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "session {:#x}", self.id)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    /// Whose session it is: the path of the member key, so that a copied file is not taken for one's own.
+    member: String,
+    session: i64,
+    password: Vec<u8>,
+    created_with_ms: u64,
+}
+
+/// The session of `member`; `None` if there is no file, or not one of this member.
+pub fn read(path: &Path, member: &str) -> Option<Identity> {
+    let bytes = fs::read(path).ok()?;
+    let content: Content = serde_json::from_slice(&bytes).ok().filter(|content: &Content| content.member == member)?;
+    Some(Identity {
+        id: content.session,
+        password: content.password,
+        created_with: Duration::from_millis(content.created_with_ms),
+    })
+}
+
+/// Replaces the file in one step. It is not synced: a machine that went down has no session to take up.
+pub fn write(path: &Path, member: &str, identity: &Identity) -> io::Result<()> {
+    let content = Content {
+        member: member.to_owned(),
+        session: identity.id,
+        password: identity.password.clone(),
+        created_with_ms: u64::try_from(identity.created_with.as_millis()).unwrap_or(u64::MAX),
+    };
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = Path::new(&fresh);
+    // A left-over of a crash may have another mode or be a link: never written through.
+    match fs::remove_file(fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
+    file.write_all(&serde_json::to_vec(&content)?)?;
+    fs::rename(fresh, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_session_reads_back_and_belongs_to_one_member() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("session");
+        let identity = Identity { id: -5, password: vec![0, 255, 7], created_with: Duration::from_secs(8) };
+        assert_eq!(read(&path, "/service/c/members/a"), None);
+        for _ in 0..2 {
+            write(&path, "/service/c/members/a", &identity).expect("a writable directory");
+        }
+        assert_eq!(read(&path, "/service/c/members/a"), Some(identity));
+        assert_eq!(read(&path, "/service/c/members/b"), None);
+        let mode = fs::metadata(&path).expect("the file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(&path, b"{").expect("a writable file");
+        assert_eq!(read(&path, "/service/c/members/a"), None);
+    }
+}
