@@ -1,0 +1,1 @@
+//! The guard's loop on processes that only look like a server.
