@@ -16,8 +16,8 @@ use std::time::Duration;
 use pgherd_ha::Boot;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::unix::AsyncFd;
 use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 
 use super::page::{Fate, NO_END, Page, PageError, State, nanos};

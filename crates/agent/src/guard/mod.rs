@@ -24,9 +24,6 @@ pub mod scan;
 mod sys;
 mod watch;
 
-#[cfg(test)]
-mod tests;
-
 pub use attach::{Attached, attach};
 pub use handle::{Guard, GuardError, Process, Spawn, start_unguarded};
 pub use mode::{GuardMode, UnknownGuardMode};

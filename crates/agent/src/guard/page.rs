@@ -53,7 +53,7 @@ pub(super) struct Layout {
     flags: AtomicU32,
     /// The postmaster's wait status; meaningful with `FLAG_STATUS`.
     status: AtomicI32,
-    /// SIGKILLs sent, the postmaster's included.
+    /// The most processes that one pass found and killed.
     killed: AtomicU32,
     /// When the end began, on the same clock as the deadline.
     ended_at: AtomicU64,
@@ -92,7 +92,7 @@ pub struct Fate {
     pub cause: Cause,
     /// The postmaster's exit status; `None` for an adopted one, whose parent is another process.
     pub status: Option<ExitStatus>,
-    /// How many processes the guard had to kill.
+    /// How many processes the guard had to kill: the most that one pass over `/proc` found.
     pub killed: u32,
     /// When the end began.
     pub ended_at: Boot,

@@ -27,6 +27,9 @@ const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// after one that was killed nothing is waited for.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
+/// A tenth of a second, in steps of [`FIRST_PAUSE`]; who is not dead by then is buried by init.
+const BURIAL_ROUNDS: u32 = 100;
+
 /// The guard, ready to watch.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -65,8 +68,10 @@ impl Watch {
                 continue;
             }
             self.sleep_until(deadline, now);
+            // In this order: dead, then buried, then its status is known.
+            let gone = self.postmaster.is_gone();
             self.reap();
-            if self.postmaster.is_gone() {
+            if gone {
                 let now = nanos(boot_now());
                 return self.finish(Cause::PostmasterExit, now, self.grace(now, deadline));
             }
@@ -114,7 +119,7 @@ impl Watch {
             if !spare {
                 // Also if the scan failed, or has not recognised it.
                 let _ = pidfd_send_signal(&self.postmaster.process, Signal::KILL);
-                killed += left.unwrap_or(0);
+                killed = killed.max(left.unwrap_or(0));
             }
             self.reap();
             if left == Ok(0) && self.postmaster.is_gone() {
@@ -124,6 +129,18 @@ impl Watch {
             wait = (wait * 2).min(LONGEST_PAUSE);
         }
         self.page.publish_done(killed, nanos(boot_now()).saturating_sub(begun));
+        self.bury_the_last();
+    }
+
+    /// The processes just killed become ours to bury within moments; whatever PostgreSQL's commands left may live on.
+    fn bury_the_last(&self) {
+        for _ in 0..BURIAL_ROUNDS {
+            self.reap();
+            if wait(WaitOptions::NOHANG) == Err(io::Errno::CHILD) {
+                return;
+            }
+            pause(FIRST_PAUSE);
+        }
     }
 
     /// Buries the dead: the postmaster, whose status is published, and the orphans that the kernel handed to us.

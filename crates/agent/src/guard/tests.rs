@@ -1,1 +1,0 @@
-//! The guard's loop on processes that only look like a server.
