@@ -135,8 +135,7 @@ impl Watch {
     /// The processes just killed become ours to bury within moments; whatever PostgreSQL's commands left may live on.
     fn bury_the_last(&self) {
         for _ in 0..BURIAL_ROUNDS {
-            self.reap();
-            if wait(WaitOptions::NOHANG) == Err(io::Errno::CHILD) {
+            if self.reap() == Left::None {
                 return;
             }
             pause(FIRST_PAUSE);
@@ -144,13 +143,26 @@ impl Watch {
     }
 
     /// Buries the dead: the postmaster, whose status is published, and the orphans that the kernel handed to us.
-    fn reap(&self) {
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if self.postmaster.child && pid == self.postmaster.pid {
-                self.page.publish_status(status);
+    fn reap(&self) -> Left {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if self.postmaster.child && pid == self.postmaster.pid => {
+                    self.page.publish_status(status);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return Left::Living,
+                // There is no child at all.
+                Err(_) => return Left::None,
             }
         }
     }
+}
+
+/// What children the guard has after burying the dead ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Living,
+    None,
 }
 
 impl Postmaster {
