@@ -1,0 +1,146 @@
+//! `pgherd demo`: a whole cluster on this machine, to try and to measure: a store, N nodes and an entrypoint.
+//!
+//! It starts the same roles that production runs (`pgherd agent`, `pgherd proxy`, Debian's ZooKeeper) as
+//! detached processes with real configuration files. Not here: faults and measuring (`drill`). Tested by
+//! `tests/it/demo.rs`.
+
+pub mod cluster;
+mod detach;
+pub mod files;
+pub mod launch;
+mod ports;
+pub mod processes;
+mod programs;
+pub mod progress;
+pub mod start;
+pub mod state;
+mod stop;
+mod summary;
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use files::Layout;
+use progress::Progress;
+use state::{State, StateError};
+
+/// Start a whole cluster on this machine, to try it out.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "The demo keeps running after the command has ended; `pgherd demo --stop` ends it and removes \
+    its directory. `pgherd drill` measures faults on it.")]
+pub struct Arguments {
+    /// How many nodes (each a PostgreSQL with its agent).
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=ports::MOST_NODES as i64))]
+    nodes: u8,
+    /// End the running demo and remove its directory.
+    #[arg(long, conflicts_with = "foreground")]
+    stop: bool,
+    /// Where everything of the demo is kept [default: /var/lib/pgherd/demo for root, else
+    /// $XDG_STATE_HOME/pgherd/demo or ~/.local/state/pgherd/demo].
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Stay until Ctrl-C, then end the demo.
+    #[arg(long)]
+    foreground: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let directory = directory(arguments.directory.as_deref())?;
+    if arguments.stop {
+        return stop_demo(&directory);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(start_demo(&directory, &arguments))
+}
+
+/// The demo's directory as an absolute path; it appears in configuration files.
+pub fn directory(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let directory = match given {
+        Some(path) => std::path::absolute(path).context("the current directory cannot be read")?,
+        None => state::default_directory().map_err(anyhow::Error::msg)?,
+    };
+    match directory.to_str() {
+        Some(text) if !text.contains(['\n', '\r', '\0']) => Ok(directory),
+        _ => bail!("{} cannot be written into configuration files; choose another --directory", directory.display()),
+    }
+}
+
+async fn start_demo(directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let layout = prepare(directory)?;
+    let progress = Progress::new();
+    let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let started = tokio::select! {
+        result = start::start(&layout, usize::from(arguments.nodes), &progress) => result,
+        _ = interrupts.recv() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let (state, members) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            progress.doing("it failed; ending what was started");
+            clean_up(directory).context("cleaning up after a failed start failed, too")?;
+            progress.done("everything that was started has been ended and removed");
+            return Err(error.context("the demo did not start"));
+        }
+    };
+    print!("{}", summary::text(&state, &members, arguments.directory.is_some()));
+    if arguments.foreground {
+        interrupts.recv().await;
+        progress.doing("ending the demo");
+        clean_up(directory)?;
+        progress.done("ended");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the directory. One that holds a running demo, or anything that is no demo's, is refused.
+fn prepare(directory: &Path) -> anyhow::Result<Layout> {
+    let layout = Layout { directory: directory.to_owned() };
+    if layout.marker().is_file() {
+        let running = State::load(directory).is_ok_and(|state| state.is_running());
+        if running || !processes::marked(directory, None).is_empty() {
+            bail!("a demo is running in {}; end it with: pgherd demo --stop", directory.display());
+        }
+        // What a reboot or a crash left.
+        clean_up(directory)?;
+    }
+    let entries = std::fs::read_dir(directory);
+    if entries.is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!("{} is not empty and was not made by a demo; choose another --directory", directory.display());
+    }
+    let describe = || format!("creating {} failed; choose another place with --directory", directory.display());
+    if let Some(parent) = directory.parent() {
+        std::fs::create_dir_all(parent).with_context(describe)?;
+    }
+    // Root's servers run as user postgres, who has to pass through; secrets are in private files.
+    let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
+    DirBuilder::new().mode(mode).recursive(true).create(directory).with_context(describe)?;
+    let mut marker = std::fs::OpenOptions::new();
+    marker.write(true).create_new(true).open(layout.marker()).with_context(describe)?;
+    Ok(layout)
+}
+
+fn stop_demo(directory: &Path) -> anyhow::Result<ExitCode> {
+    if !(Layout { directory: directory.to_owned() }).marker().is_file() {
+        return Err(StateError::NoDemo(directory.to_owned()).into());
+    }
+    let progress = Progress::new();
+    progress.doing("ending the demo");
+    clean_up(directory)?;
+    progress.done(&format!("the demo has ended and {} has been removed", directory.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends every process of the demo and removes its directory. A start that failed early has no state yet.
+fn clean_up(directory: &Path) -> anyhow::Result<()> {
+    match State::load(directory) {
+        Ok(state) => stop::end_processes(&state)?,
+        Err(StateError::NoDemo(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    stop::remove_directory(directory)?;
+    Ok(())
+}
