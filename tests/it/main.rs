@@ -5,3 +5,4 @@
 
 mod guard;
 mod harness;
+mod store;

@@ -3,6 +3,7 @@
 pub mod binary;
 pub mod postgres;
 pub mod user;
+pub mod zookeeper;
 
 use std::time::{Duration, Instant};
 

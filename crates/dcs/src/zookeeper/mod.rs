@@ -1,8 +1,10 @@
 //! ZooKeeper as a store: one session, the cluster's znodes, one-shot watches.
 //!
-//! The client is our own (`wire`, `connection`, `session`), because a lease cannot be built on less: the identity of the session
-//! must outlive the process, a request must never be applied after its connection, and the task that keeps the
-//! session must run on the lease's thread. See the decision record.
+//! The client is our own, three small files of which two know the protocol (`wire`, `connection`, `session`), because a lease
+//! cannot be built on less: the session's identity must outlive the process, a request must never be applied after its
+//! connection has ended, and all of it must run on the lease's thread. The library that was tried (zookeeper-client
+//! 0.11) hides the session's password, sends queued requests after a reconnect, does its I/O on a thread of its own and
+//! backs off for longer than a session lasts.
 //!
 //! Not here: TLS and authentication of ZooKeeper. Tested on real servers in `tests/it/store.rs`.
 
