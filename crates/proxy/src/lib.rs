@@ -1,1 +1,58 @@
 //! The entrypoint: listeners, routes, the data path, hold and drain, stats.
+//!
+//! ```text
+//!  haproxy_cfg ─► config ─► start ─┬─ control thread: check, subscribe ─► route (pure) ─► gates of entry
+//!                                  ├─ worker threads: accept, session (hold, open, relay, farewell)
+//!                                  └─ stats: page and CSV
+//! ```
+//! One process, no file but its configuration. Workers never decide: they ask the gate of a session's server before each write.
+//! Tested in the modules and, on real servers, in `tests/it/proxy.rs`.
+
+mod check;
+pub mod config;
+mod control;
+mod entry;
+pub mod haproxy_cfg;
+mod http;
+mod net;
+mod route;
+mod session;
+mod start;
+mod stats;
+mod subscribe;
+mod worker;
+
+pub use start::{Handle, StartError, start};
+
+use std::path::Path;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serves `path` (a `haproxy.cfg`) until SIGTERM or SIGINT.
+pub fn run(path: &Path) -> anyhow::Result<()> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path)
+        .with_context(|| format!("the configuration {file} cannot be read; give the path of a haproxy.cfg"))?;
+    // Comments may be in any encoding; what matters is ASCII.
+    let text = String::from_utf8_lossy(&bytes);
+    let parsed = haproxy_cfg::parse(&file, &text, &|name| std::env::var(name).ok())
+        .map_err(|problems| anyhow::anyhow!("the configuration cannot be used:\n{problems}"))?;
+    for problem in &parsed.warnings.problems {
+        tracing::warn!(file, line = problem.line, word = problem.word, "{}", problem.message);
+    }
+    let handle = start(parsed.config)?;
+    let runtime = worker::runtime().context("the main thread has no event loop")?;
+    let name = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        std::io::Result::Ok(name)
+    })?;
+    tracing::info!(signal = name, "the entrypoint ends");
+    handle.stop();
+    Ok(())
+}

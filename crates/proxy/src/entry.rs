@@ -1,0 +1,347 @@
+//! A listener at run time: the gates of its servers, its sessions, and the queue of clients that are held.
+//!
+//! Shared by all workers and the control thread. The control thread opens and closes gates ([`Entry::apply`]); a worker asks for
+//! a [`Ticket`] and gets one at once or waits in line, first in first out over all workers. A ticket is given back by
+//! dropping it, which lets the next client in. Not here: which gate is open (`route`).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures::task::AtomicWaker;
+use pgherd_dcs::boot_now;
+use pgherd_ha::Boot;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::config::{Listener, Server};
+use crate::route::{Access, Reason};
+
+/// The permission to forward to one server, from the moment that its gate opened until it closes for good. A server that comes back
+/// has a new gate, so no session of before goes on.
+#[derive(Debug)]
+pub struct Gate {
+    /// Nothing is forwarded at or after this instant: nanoseconds of the boot clock, 0 when closed, `u64::MAX` without an end.
+    until: AtomicU64,
+    admits: AtomicBool,
+    /// Set before `until` becomes 0.
+    reason: Mutex<Reason>,
+}
+
+impl Gate {
+    fn new(until: u64, admits: bool, reason: Reason) -> Gate {
+        Gate { until: AtomicU64::new(until), admits: AtomicBool::new(admits), reason: Mutex::new(reason) }
+    }
+
+    /// Why nothing may be forwarded now; `None`: it may. Asked before every write, so it is two loads and, under a permit, one
+    /// reading of the clock: a frozen entrypoint that wakes with an old route forwards nothing.
+    pub fn shut(&self) -> Option<Reason> {
+        match self.until.load(SeqCst) {
+            u64::MAX => None,
+            0 => Some(*lock(&self.reason)),
+            until if nanos(boot_now()) < until => None,
+            _ => Some(Reason::PermitEnded),
+        }
+    }
+
+    fn close(&self, reason: Reason) {
+        *lock(&self.reason) = reason;
+        self.until.store(0, SeqCst);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.until.load(SeqCst) == 0
+    }
+}
+
+fn nanos(instant: Boot) -> u64 {
+    u64::try_from(instant.0.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// One server of a listener, with its counts.
+#[derive(Debug)]
+pub struct ServerEntry {
+    pub config: Server,
+    gate: ArcSwap<Gate>,
+    pub current: AtomicUsize,
+    pub most: AtomicUsize,
+    pub total: AtomicU64,
+    /// Dials that failed.
+    pub dial_errors: AtomicU64,
+    /// Sessions that were held again after this server failed them before its first answer.
+    pub retries: AtomicU64,
+    /// Sessions that this server lost.
+    pub lost: AtomicU64,
+    /// Bytes of sessions that have ended.
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+}
+
+impl ServerEntry {
+    fn new(config: Server) -> ServerEntry {
+        ServerEntry {
+            config,
+            gate: ArcSwap::from_pointee(Gate::new(0, false, Reason::NotHeardYet)),
+            current: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
+            dial_errors: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+        }
+    }
+
+    /// Why it takes no new session now; `None`: it takes them.
+    pub fn refuses(&self) -> Option<Reason> {
+        let gate = self.gate.load();
+        gate.shut().or_else(|| (!gate.admits.load(SeqCst)).then_some(Reason::NotPrimary))
+    }
+}
+
+/// A session that a server has, as others see it.
+#[derive(Debug, Default)]
+pub struct Session {
+    waker: AtomicWaker,
+    /// What a CancelRequest must show: the process id and the key, as the server sent them.
+    pub cancel_key: Mutex<Option<Vec<u8>>>,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+}
+
+/// A place at a server. Dropping it gives the place back.
+#[derive(Debug)]
+pub struct Ticket {
+    pub entry: Arc<Entry>,
+    pub server: usize,
+    pub session: Arc<Session>,
+    gate: Arc<Gate>,
+    id: u64,
+}
+
+impl Ticket {
+    pub fn server(&self) -> &ServerEntry {
+        &self.entry.servers[self.server]
+    }
+
+    pub fn shut(&self) -> Option<Reason> {
+        self.gate.shut()
+    }
+
+    /// Ready when nothing may be forwarded any more. Wakes the task that asked last when the gate closes.
+    pub fn poll_shut(&self, cx: &mut Context<'_>) -> Poll<Reason> {
+        self.session.waker.register(cx.waker());
+        self.shut().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let server = self.server();
+        server.bytes_in.fetch_add(self.session.bytes_in.load(Relaxed), Relaxed);
+        server.bytes_out.fetch_add(self.session.bytes_out.load(Relaxed), Relaxed);
+        lock(&self.entry.sessions).remove(&self.id);
+        server.current.fetch_sub(1, SeqCst);
+        self.entry.let_in();
+    }
+}
+
+/// By number: the server, its gate when the session began, the session.
+type Sessions = BTreeMap<u64, (usize, Arc<Gate>, Arc<Session>)>;
+
+/// A client in line.
+#[derive(Debug)]
+struct Waiter {
+    /// The server that has just failed it: taken only if no other is open.
+    avoid: Option<usize>,
+    turn: oneshot::Sender<Ticket>,
+}
+
+/// One listener.
+#[derive(Debug)]
+pub struct Entry {
+    pub config: Listener,
+    pub servers: Vec<ServerEntry>,
+    /// Clients of this listener, held ones included; so the line is never longer than this.
+    pub slots: Arc<Semaphore>,
+    pub slot_count: usize,
+    sessions: Mutex<Sessions>,
+    next_id: AtomicU64,
+    line: Mutex<VecDeque<Waiter>>,
+    pub clients: AtomicUsize,
+    pub most_clients: AtomicUsize,
+    pub total_clients: AtomicU64,
+    pub held: AtomicUsize,
+    pub most_held: AtomicUsize,
+    /// Clients that were told that there is no server.
+    pub refused: AtomicU64,
+}
+
+impl Entry {
+    pub fn new(config: Listener, maxconn: usize) -> Arc<Entry> {
+        let slot_count = config.maxconn.unwrap_or(maxconn).min(maxconn);
+        Arc::new(Entry {
+            servers: config.servers.iter().cloned().map(ServerEntry::new).collect(),
+            slots: Arc::new(Semaphore::new(slot_count)),
+            slot_count,
+            config,
+            sessions: Mutex::default(),
+            next_id: AtomicU64::new(0),
+            line: Mutex::default(),
+            clients: AtomicUsize::new(0),
+            most_clients: AtomicUsize::new(0),
+            total_clients: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
+            most_held: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    /// Opens and closes the gates as the routes say, ends the sessions behind closed ones, and lets held clients in.
+    pub fn apply(self: &Arc<Self>, access: &[Access]) {
+        for (server, access) in self.servers.iter().zip(access) {
+            let gate = server.gate.load_full();
+            let (until, admits) = match *access {
+                Access::Open { until, .. } => (nanos(until).max(1), true),
+                Access::Keep => (u64::MAX, false),
+                Access::Closed(reason) => {
+                    if !gate.is_closed() {
+                        gate.close(reason);
+                        self.wake_sessions(&gate);
+                    }
+                    continue;
+                }
+            };
+            if gate.is_closed() {
+                server.gate.store(Arc::new(Gate::new(until, admits, Reason::NotPrimary)));
+            } else {
+                gate.until.store(until, SeqCst);
+                gate.admits.store(admits, SeqCst);
+            }
+        }
+        self.let_in();
+    }
+
+    fn wake_sessions(&self, gate: &Arc<Gate>) {
+        let behind: Vec<_> = lock(&self.sessions)
+            .values()
+            .filter(|(_, of, _)| Arc::ptr_eq(of, gate))
+            .map(|(_, _, session)| Arc::clone(session))
+            .collect();
+        behind.iter().for_each(|session| session.waker.wake());
+    }
+
+    /// A place at a server, at once or when it is this client's turn; `None` if neither happens within `limit`.
+    pub async fn admit(self: &Arc<Self>, avoid: Option<usize>, limit: Duration) -> Option<Ticket> {
+        let turn = {
+            let mut line = lock(&self.line);
+            if line.is_empty()
+                && let Some(ticket) = self.take(avoid)
+            {
+                return Some(ticket);
+            }
+            let (sender, turn) = oneshot::channel();
+            line.push_back(Waiter { avoid, turn: sender });
+            turn
+        };
+        let _held = Held::new(self);
+        tokio::time::timeout(limit, turn).await.ok()?.ok()
+    }
+
+    /// Gives places to the clients in line, from the front, while there are any.
+    fn let_in(self: &Arc<Self>) {
+        // Dropped after the lock: a place given back lets the next in.
+        let mut unused = vec![];
+        let mut line = lock(&self.line);
+        while let Some(first) = line.front() {
+            if first.turn.is_closed() {
+                line.pop_front();
+                continue;
+            }
+            let Some(ticket) = self.take(first.avoid) else { break };
+            if let Some(Waiter { turn, .. }) = line.pop_front() {
+                unused.extend(turn.send(ticket).err());
+            }
+        }
+        drop(line);
+    }
+
+    /// The open server with the fewest sessions for its weight. Called under the lock of the line, so that limits hold.
+    fn take(self: &Arc<Self>, avoid: Option<usize>) -> Option<Ticket> {
+        let candidates = self.servers.iter().enumerate().filter(|(_, server)| {
+            let full = server.config.maxconn.is_some_and(|most| server.current.load(SeqCst) >= most);
+            !full && server.config.weight > 0 && server.refuses().is_none()
+        });
+        // Sessions per weight, compared as fractions: scaled so that 256, the greatest weight, still tells servers apart.
+        let load = |server: &ServerEntry| (server.current.load(SeqCst) * 65_536) / server.config.weight as usize;
+        let turn = self.next_id.load(Relaxed) as usize;
+        let count = self.servers.len();
+        let (index, server) = candidates.min_by_key(|(index, server)| {
+            (Some(*index) == avoid, load(server), (index + count - turn % count) % count)
+        })?;
+        let gate = server.gate.load_full();
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let session = Arc::<Session>::default();
+        lock(&self.sessions).insert(id, (index, Arc::clone(&gate), Arc::clone(&session)));
+        let current = server.current.fetch_add(1, SeqCst) + 1;
+        server.most.fetch_max(current, Relaxed);
+        server.total.fetch_add(1, Relaxed);
+        Some(Ticket { entry: Arc::clone(self), server: index, session, gate, id })
+    }
+
+    /// The servers that a CancelRequest goes to: the one whose session has this key, or, for keys of streams that could not be
+    /// read, every server that is open (each ignores a key that is not its own).
+    pub fn servers_of_key(&self, key: &[u8]) -> Vec<usize> {
+        let sessions = lock(&self.sessions);
+        let known = sessions.values().find(|(.., session)| lock(&session.cancel_key).as_deref() == Some(key));
+        match known {
+            Some((server, ..)) => vec![*server],
+            None => (0..self.servers.len()).filter(|index| self.servers[*index].refuses().is_none()).collect(),
+        }
+    }
+
+    /// Bytes from and to clients of the sessions that last, by server.
+    pub fn live_bytes(&self) -> Vec<(u64, u64)> {
+        let mut bytes = vec![(0, 0); self.servers.len()];
+        for (server, _, session) in lock(&self.sessions).values() {
+            bytes[*server].0 += session.bytes_in.load(Relaxed);
+            bytes[*server].1 += session.bytes_out.load(Relaxed);
+        }
+        bytes
+    }
+
+    /// What a client is told that could not be served.
+    pub fn why_not(&self) -> String {
+        let reasons: Vec<_> = self
+            .servers
+            .iter()
+            .filter_map(|server| Some(format!("{}: {}", server.config.name, server.refuses()?.words())))
+            .collect();
+        if reasons.is_empty() { "every server has as many sessions as it may".into() } else { reasons.join("; ") }
+    }
+}
+
+/// Counts a client as held while it exists.
+struct Held<'a>(&'a Entry);
+
+impl<'a> Held<'a> {
+    fn new(entry: &'a Entry) -> Held<'a> {
+        let held = entry.held.fetch_add(1, Relaxed) + 1;
+        entry.most_held.fetch_max(held, Relaxed);
+        Held(entry)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Relaxed);
+    }
+}
+
+/// No code panics while it holds one of these locks; if it did, the data would still be whole.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

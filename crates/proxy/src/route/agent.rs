@@ -1,0 +1,72 @@
+//! What is known of one agent: its last pushed route, and how much that is still worth.
+
+use pgherd_ha::{Boot, Epoch, NodeRoute, RouteMessage};
+
+/// How an agent speaks to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// Not answered yet.
+    #[default]
+    Unasked,
+    /// It answers, but pushes no route: a plain Patroni, or something else with an HTTP check.
+    Plain,
+    /// Its stream lives.
+    Live,
+    /// It pushed, and its stream is lost.
+    Lost,
+}
+
+/// One agent, which may stand behind servers of several listeners.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentView {
+    pub source: Source,
+    /// The last line of its stream.
+    pub node: Option<NodeRoute>,
+    /// When the permit of that line ends, on our clock.
+    pub deadline: Option<Boot>,
+    /// A session saw this server in recovery though it was routed as the primary; the next line or check clears it.
+    pub contradicted: bool,
+}
+
+impl AgentView {
+    pub fn on_push(&mut self, message: RouteMessage, requested: Boot) {
+        self.source = Source::Live;
+        self.deadline = message.permit_deadline(requested);
+        self.node = Some(message.node);
+        self.contradicted = false;
+    }
+
+    /// The stream broke. Its last line counts until its permit ends.
+    pub fn on_lost(&mut self) {
+        if self.source == Source::Live {
+            self.source = Source::Lost;
+        }
+        // Pause has no end, so without a stream nothing would ever correct it: the checks decide again.
+        if self.deadline == Some(Boot::NEVER) {
+            self.deadline = None;
+            self.source = Source::Plain;
+        }
+    }
+
+    /// It answers without pushing.
+    pub fn on_plain(&mut self) {
+        *self = AgentView { source: Source::Plain, ..AgentView::default() };
+    }
+
+    /// The epoch that this agent proves to hold at `now`, and until when.
+    pub fn proof(&self, now: Boot) -> Option<(Epoch, Boot)> {
+        let pushes = matches!(self.source, Source::Live | Source::Lost);
+        let deadline = self.deadline.filter(|deadline| pushes && now < *deadline)?;
+        Some((self.node.as_ref()?.epoch?, deadline))
+    }
+
+    /// Out of recovery and answering, as far as its line says.
+    pub fn can_write(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.running && node.in_recovery == Some(false)) && !self.contradicted
+    }
+
+    /// The line of a stream that lives.
+    pub fn live(&self) -> Option<&NodeRoute> {
+        self.node.as_ref().filter(|_| self.source == Source::Live)
+    }
+}

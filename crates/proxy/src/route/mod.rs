@@ -1,0 +1,303 @@
+//! Which server gets a new session, and which sessions must end: the pure state of the routes.
+//!
+//! Fed with pushed routes, broken streams, check results and contradictions seen by sessions; asked for a [`Table`]. Time is
+//! an argument and nothing here waits: the shell (`control`) asks again at [`Routes::next_change`]. Not here: counting
+//! sessions and choosing among servers that are open (`entry`). Tested in `tests.rs` beside this file.
+//!
+//! The rules of a read-write listener:
+//! 1. Among the agents whose permit stands, only the one with the greatest epoch is delivered, and only while it says
+//!    that it is out of recovery. Everyone else's sessions end.
+//! 2. An epoch greater than any that stands, once seen, is remembered: an older one is not delivered until the agent that
+//!    held the greater one says itself that it does not hold it.
+//! 3. Checks decide only for servers whose agent pushes nothing, and only while nobody proves an epoch. Of several that
+//!    pass, the one that passed last is the primary: the others have not noticed yet that they are not.
+
+mod agent;
+mod health;
+
+pub use agent::{AgentView, Source};
+pub use health::{Health, Status};
+
+use pgherd_ha::{Boot, Epoch, NodeRoute, RouteMessage};
+
+use crate::config::{Check, Listener, Role, Server};
+
+/// What sessions of one server may do, in one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Takes new sessions; nothing is forwarded at or after `until`.
+    Open { epoch: Option<Epoch>, until: Boot },
+    /// Takes no new ones and keeps those it has, as HAProxy does without `on-marked-down shutdown-sessions`.
+    Keep,
+    /// Its sessions end.
+    Closed(Reason),
+}
+
+/// Why a server takes no sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    NotHeardYet,
+    NewerLeader,
+    PermitEnded,
+    NotPrimary,
+    NotRunning,
+    ChecksFail,
+}
+
+impl Reason {
+    /// For clients, logs and the page.
+    pub fn words(self) -> &'static str {
+        match self {
+            Reason::NotHeardYet => "it has not been heard of yet",
+            Reason::NewerLeader => "another server has become the primary",
+            Reason::PermitEnded => "its permit to be the primary has run out",
+            Reason::NotPrimary => "it is not the primary",
+            Reason::NotRunning => "its PostgreSQL does not accept connections",
+            Reason::ChecksFail => "its health checks fail",
+        }
+    }
+}
+
+/// The access of every server, by listener and server in the order of the configuration.
+pub type Table = Vec<Vec<Access>>;
+
+/// An agent, by its place in [`Routes::agents`].
+pub type AgentId = usize;
+
+#[derive(Clone, Debug)]
+struct ServerState {
+    agent: Option<AgentId>,
+    health: Option<Health>,
+    shutdown_sessions: bool,
+    backup: bool,
+    /// Seen in recovery by a session; the next check or line clears it.
+    contradicted: bool,
+}
+
+#[derive(Clone, Debug)]
+struct ListenerState {
+    role: Role,
+    servers: Vec<ServerState>,
+    /// The greatest epoch seen, and the server that proved it.
+    newest: Option<(Epoch, usize)>,
+}
+
+/// Everything that is known of servers and agents.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    agents: Vec<AgentView>,
+    listeners: Vec<ListenerState>,
+}
+
+impl Routes {
+    /// `agent_of` names the agent beside a server, if one can be asked; ids count from 0 without gaps.
+    pub fn new(
+        listeners: &[Listener],
+        mut agent_of: impl FnMut(&Listener, &Server) -> Option<AgentId>,
+        now: Boot,
+    ) -> Routes {
+        let mut agents = 0;
+        let mut state = |listener: &Listener, server: &Server| {
+            let agent = agent_of(listener, server);
+            agents = agents.max(agent.map_or(0, |id| id + 1));
+            ServerState {
+                agent,
+                health: server.check.as_ref().map(|check: &Check| Health::new(check, now)),
+                shutdown_sessions: server.shutdown_sessions,
+                backup: server.backup,
+                contradicted: false,
+            }
+        };
+        let listeners = listeners
+            .iter()
+            .map(|listener| ListenerState {
+                role: listener.role.clone(),
+                servers: listener.servers.iter().map(|server| state(listener, server)).collect(),
+                newest: None,
+            })
+            .collect();
+        Routes { agents: vec![AgentView::default(); agents], listeners }
+    }
+
+    pub fn agents(&self) -> &[AgentView] {
+        &self.agents
+    }
+
+    pub fn health(&self, listener: usize, server: usize) -> Option<&Health> {
+        self.listeners.get(listener)?.servers.get(server)?.health.as_ref()
+    }
+
+    /// A line of an agent's stream; `requested` is when we asked for the stream.
+    pub fn on_push(&mut self, agent: AgentId, message: RouteMessage, requested: Boot, now: Boot) {
+        let Some(view) = self.agents.get_mut(agent) else { return };
+        view.on_push(message, requested);
+        let epoch = view.node.as_ref().and_then(|node| node.epoch);
+        let proof = view.proof(now).map(|(epoch, _)| epoch);
+        for listener in &mut self.listeners {
+            for (index, server) in listener.servers.iter_mut().enumerate().filter(|(_, s)| s.agent == Some(agent)) {
+                server.contradicted = false;
+                listener.newest = match listener.newest {
+                    // Its own word that it does not hold the newest epoch any more.
+                    Some((newest, holder)) if holder == index && epoch < Some(newest) => None,
+                    other => other,
+                };
+                listener.newest = listener.newest.max(proof.map(|epoch| (epoch, index)));
+            }
+        }
+    }
+
+    pub fn on_stream_lost(&mut self, agent: AgentId) {
+        if let Some(view) = self.agents.get_mut(agent) {
+            view.on_lost();
+        }
+    }
+
+    pub fn on_plain(&mut self, agent: AgentId) {
+        if let Some(view) = self.agents.get_mut(agent) {
+            view.on_plain();
+        }
+    }
+
+    pub fn on_check(&mut self, listener: usize, server: usize, passed: bool, now: Boot) {
+        if let Some(state) = self.server_mut(listener, server) {
+            if let Some(health) = &mut state.health {
+                health.on_check(passed, now);
+            }
+            state.contradicted = false;
+        }
+    }
+
+    /// A session of a read-write listener was told `in_hot_standby`.
+    pub fn on_hot_standby(&mut self, listener: usize, server: usize) {
+        let Some(state) = self.server_mut(listener, server) else { return };
+        state.contradicted = true;
+        if let Some(agent) = state.agent.and_then(|agent| self.agents.get_mut(agent)) {
+            agent.contradicted = true;
+        }
+    }
+
+    fn server_mut(&mut self, listener: usize, server: usize) -> Option<&mut ServerState> {
+        self.listeners.get_mut(listener)?.servers.get_mut(server)
+    }
+
+    /// What every server may do at `now`.
+    pub fn table(&self, now: Boot) -> Table {
+        self.listeners.iter().map(|listener| self.access(listener, now)).collect()
+    }
+
+    /// When the table changes without any event: the end of a permit.
+    pub fn next_change(&self, now: Boot) -> Option<Boot> {
+        let ends = self.agents.iter().filter_map(|agent| agent.proof(now)).map(|(_, until)| until);
+        ends.filter(|until| *until < Boot::NEVER).min()
+    }
+
+    fn access(&self, listener: &ListenerState, now: Boot) -> Vec<Access> {
+        let mut access = match &listener.role {
+            Role::ReadWrite => self.read_write(listener, now),
+            Role::ReadOnly { primary_too, max_lag } => {
+                let one = |server| self.read_only(server, *primary_too, *max_lag, now);
+                listener.servers.iter().map(one).collect()
+            }
+            Role::Checks => listener.servers.iter().map(by_check).collect(),
+        };
+        let open = |(access, server): (&Access, &ServerState)| matches!(access, Access::Open { .. }) && !server.backup;
+        if access.iter().zip(&listener.servers).any(open) {
+            for (access, server) in access.iter_mut().zip(&listener.servers) {
+                if matches!(access, Access::Open { .. }) && server.backup {
+                    *access = Access::Keep;
+                }
+            }
+        }
+        access
+    }
+
+    fn agent(&self, server: &ServerState) -> Option<&AgentView> {
+        server.agent.and_then(|agent| self.agents.get(agent))
+    }
+
+    fn read_write(&self, listener: &ListenerState, now: Boot) -> Vec<Access> {
+        let proofs = listener.servers.iter().enumerate().filter_map(|(index, server)| {
+            let (epoch, until) = self.agent(server)?.proof(now)?;
+            Some((epoch, index, until))
+        });
+        match proofs.max_by_key(|(epoch, ..)| *epoch) {
+            Some((epoch, holder, until)) => {
+                let outdated = listener.newest.is_some_and(|(newest, _)| epoch < newest);
+                let one = |(index, server): (usize, &ServerState)| match self.agent(server) {
+                    _ if index != holder || outdated => Access::Closed(Reason::NewerLeader),
+                    Some(agent) if agent.can_write() => Access::Open { epoch: Some(epoch), until },
+                    Some(agent) if agent.node.as_ref().is_some_and(|node| !node.running) => {
+                        Access::Closed(Reason::NotRunning)
+                    }
+                    _ => Access::Closed(Reason::NotPrimary),
+                };
+                listener.servers.iter().enumerate().map(one).collect()
+            }
+            None => self.read_write_by_checks(listener),
+        }
+    }
+
+    fn read_write_by_checks(&self, listener: &ListenerState) -> Vec<Access> {
+        let checked: Vec<Access> = listener
+            .servers
+            .iter()
+            .map(|server| match self.agent(server) {
+                None => by_check(server),
+                Some(agent) => match agent.source {
+                    Source::Plain if server.contradicted => Access::Closed(Reason::NotPrimary),
+                    Source::Plain => by_check(server),
+                    Source::Unasked => Access::Closed(Reason::NotHeardYet),
+                    Source::Live | Source::Lost => Access::Closed(match &agent.node {
+                        Some(node) if node.epoch.is_some() => Reason::PermitEnded,
+                        _ => Reason::NotPrimary,
+                    }),
+                },
+            })
+            .collect();
+        let since = |index: usize| listener.servers[index].health.as_ref().map(|health| health.since);
+        let open = (0..checked.len()).filter(|index| matches!(checked[*index], Access::Open { .. }));
+        // The first of those that passed at the same moment, so that the choice does not move.
+        let primary = open.rev().max_by_key(|index| (!listener.servers[*index].backup, since(*index)));
+        let one = |(index, access)| match access {
+            Access::Open { .. } if Some(index) != primary => Access::Keep,
+            access => access,
+        };
+        checked.into_iter().enumerate().map(one).collect()
+    }
+
+    fn read_only(&self, server: &ServerState, primary_too: bool, max_lag: Option<u64>, now: Boot) -> Access {
+        let Some((agent, node)) = self.agent(server).and_then(|agent| Some((agent, agent.live()?))) else {
+            return by_check(server);
+        };
+        let fresh = |node: &NodeRoute| match (max_lag, node.lag) {
+            (Some(limit), Some(lag)) => lag <= limit,
+            // A standby that does not know its lag is not known to be fresh.
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        let serves = match node.in_recovery {
+            _ if !node.running => return closed(server, Reason::NotRunning),
+            Some(true) => !node.noloadbalance && fresh(node),
+            Some(false) => primary_too && agent.proof(now).is_some(),
+            None => false,
+        };
+        let open = Access::Open { epoch: None, until: Boot::NEVER };
+        if serves { open } else { closed(server, Reason::NotPrimary) }
+    }
+}
+
+fn by_check(server: &ServerState) -> Access {
+    match server.health.as_ref().map(Health::status) {
+        None | Some(Status::Up) => Access::Open { epoch: None, until: Boot::NEVER },
+        Some(Status::Unknown) => Access::Closed(Reason::NotHeardYet),
+        Some(Status::Down) => closed(server, Reason::ChecksFail),
+    }
+}
+
+/// `on-marked-down shutdown-sessions` says whether sessions of a server that is out of service end.
+fn closed(server: &ServerState, reason: Reason) -> Access {
+    if server.shutdown_sessions { Access::Closed(reason) } else { Access::Keep }
+}
+
+#[cfg(test)]
+mod tests;

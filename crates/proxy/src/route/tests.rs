@@ -1,0 +1,296 @@
+use std::time::Duration;
+
+use pgherd_ha::{Lsn, Timeline};
+
+use super::*;
+use crate::haproxy_cfg;
+
+/// What happens, at which millisecond; servers are `a`, `b`, `c` = 0, 1, 2, each with its own agent.
+enum Step {
+    /// Server, epoch with the milliseconds of its permit, in recovery.
+    Push(usize, Option<(u64, u64)>, bool),
+    Stopped(usize),
+    Paused(usize, u64),
+    Lost(usize),
+    Plain(usize),
+    Check(usize, bool),
+    HotStandby(usize),
+    /// A standby and its lag.
+    Lag(usize, Option<u64>),
+    NoLoadBalance(usize),
+}
+use Step::*;
+
+/// Name, steps with their times, the time that is asked for, the expected table.
+type Case = (&'static str, Vec<(u64, Step)>, u64, &'static str);
+
+fn node(epoch: Option<u64>, permit_ms: Option<u64>, in_recovery: bool) -> NodeRoute {
+    NodeRoute {
+        name: "n".into(),
+        scope: "s".into(),
+        address: "h:1".into(),
+        running: true,
+        in_recovery: Some(in_recovery),
+        epoch: epoch.map(Epoch),
+        permit_ms,
+        paused: false,
+        timeline: Some(Timeline(1)),
+        lsn: Some(Lsn(1)),
+        lag: in_recovery.then_some(0),
+        noloadbalance: false,
+        state: "running".into(),
+    }
+}
+
+fn listener(check: &str, options: &str) -> Listener {
+    let servers: String =
+        ["a", "b", "c"].iter().map(|name| format!("server {name} {name}:5432 check port 8008\n")).collect();
+    let text = format!("listen l\nbind *:1\noption httpchk {check}\ndefault-server rise 2 fall 2 {options}\n{servers}");
+    haproxy_cfg::parse("f", &text, &|_| None).expect("a listener").config.listeners.remove(0)
+}
+
+fn apply(routes: &mut Routes, step: &Step, at: u64) {
+    let now = Boot::from_millis(at);
+    let mut push = |agent, node| routes.on_push(agent, RouteMessage { elapsed_ms: 0, node }, now, now);
+    match *step {
+        Push(agent, Some((epoch, left)), in_recovery) => push(agent, node(Some(epoch), Some(left), in_recovery)),
+        Push(agent, None, in_recovery) => push(agent, node(None, None, in_recovery)),
+        Stopped(agent) => {
+            let kept = node(Some(5), Some(1_000), false);
+            push(agent, NodeRoute { running: false, in_recovery: None, ..kept });
+        }
+        Paused(agent, epoch) => push(agent, NodeRoute { paused: true, ..node(Some(epoch), None, false) }),
+        Lost(agent) => routes.on_stream_lost(agent),
+        Plain(agent) => routes.on_plain(agent),
+        Check(server, passed) => routes.on_check(0, server, passed, now),
+        HotStandby(server) => routes.on_hot_standby(0, server),
+        Lag(agent, lag) => push(agent, NodeRoute { lag, ..node(None, None, true) }),
+        NoLoadBalance(agent) => push(agent, NodeRoute { noloadbalance: true, ..node(None, None, true) }),
+    }
+}
+
+/// Runs the steps and writes the table at `now` as one word a server.
+fn outcome(listener: &Listener, steps: &[(u64, Step)], now: u64) -> String {
+    let mut ids = 0..;
+    let mut routes = Routes::new(std::slice::from_ref(listener), |_, _| ids.next(), Boot::ZERO);
+    for (at, step) in steps {
+        apply(&mut routes, step, *at);
+    }
+    let words = routes.table(Boot::from_millis(now)).remove(0).into_iter().map(|access| match access {
+        Access::Open { epoch: Some(epoch), until: Boot::NEVER } => format!("open{}", epoch.0),
+        Access::Open { epoch: Some(epoch), until } => format!("open{}<{}", epoch.0, until.0.as_millis()),
+        Access::Open { epoch: None, .. } => "open".into(),
+        Access::Keep => "keep".into(),
+        Access::Closed(reason) => format!("{reason:?}"),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_read_write_listener_follows_the_greatest_proven_epoch() {
+    let cases: Vec<Case> = vec![
+        ("nothing is known", vec![], 0, "NotHeardYet NotHeardYet NotHeardYet"),
+        (
+            "a holder is open until its permit ends",
+            vec![(10, Push(0, Some((5, 100)), false))],
+            109,
+            "open5<110 NewerLeader NewerLeader",
+        ),
+        (
+            "past the permit nothing is open",
+            vec![(10, Push(0, Some((5, 100)), false)), (20, Push(1, None, true))],
+            110,
+            "PermitEnded NotPrimary NotHeardYet",
+        ),
+        (
+            "a passing check is no proof for an agent that pushes",
+            vec![(10, Push(0, Some((5, 100)), false)), (10, Check(0, true)), (20, Lost(0))],
+            110,
+            "PermitEnded NotHeardYet NotHeardYet",
+        ),
+        (
+            "a lost stream counts until the permit ends",
+            vec![(10, Push(0, Some((5, 100)), false)), (20, Lost(0)), (21, Check(0, false))],
+            100,
+            "open5<110 NewerLeader NewerLeader",
+        ),
+        (
+            "a greater epoch cuts the older one, even while it is still in recovery",
+            vec![(10, Push(0, Some((5, 1_000)), false)), (20, Push(1, Some((7, 1_000)), true))],
+            30,
+            "NewerLeader NotPrimary NewerLeader",
+        ),
+        (
+            "and opens when it has promoted",
+            vec![(10, Push(0, Some((5, 1_000)), false)), (20, Push(1, Some((7, 1_000)), false))],
+            30,
+            "NewerLeader open7<1020 NewerLeader",
+        ),
+        (
+            "a new epoch of the same server cuts nobody",
+            vec![(10, Push(0, Some((5, 100)), false)), (20, Push(0, Some((7, 100)), false))],
+            30,
+            "open7<120 NewerLeader NewerLeader",
+        ),
+        (
+            "an older epoch is refused after a newer one was seen and lost",
+            vec![(10, Push(1, Some((7, 100)), false)), (50, Lost(1)), (60, Push(0, Some((5, 1_000)), false))],
+            200,
+            "NewerLeader NewerLeader NewerLeader",
+        ),
+        (
+            "until the newer one's holder says that it holds nothing",
+            vec![
+                (10, Push(1, Some((7, 100)), false)),
+                (60, Push(0, Some((5, 1_000)), false)),
+                (70, Push(1, None, true)),
+            ],
+            200,
+            "open5<1060 NewerLeader NewerLeader",
+        ),
+        (
+            "a holder whose PostgreSQL is down",
+            vec![(10, Push(0, Some((5, 100)), false)), (20, Stopped(0))],
+            30,
+            "NotRunning NewerLeader NewerLeader",
+        ),
+        ("in pause the epoch has no end", vec![(10, Paused(0, 5))], u64::MAX / 2, "open5 NewerLeader NewerLeader"),
+        (
+            "but without a stream the checks decide",
+            vec![(10, Paused(0, 5)), (20, Lost(0)), (30, Check(0, false))],
+            40,
+            "Keep NotHeardYet NotHeardYet",
+        ),
+        (
+            "a server that reports recovery is not delivered",
+            vec![(10, Push(0, Some((5, 100)), false)), (20, HotStandby(0))],
+            30,
+            "NotPrimary NewerLeader NewerLeader",
+        ),
+        (
+            "until its agent speaks again",
+            vec![(10, Push(0, Some((5, 100)), false)), (20, HotStandby(0)), (30, Push(0, Some((5, 100)), false))],
+            40,
+            "open5<130 NewerLeader NewerLeader",
+        ),
+    ];
+    check("/", "", cases);
+}
+
+#[test]
+fn plain_patroni_is_routed_by_its_checks() {
+    let cases: Vec<Case> = vec![
+        (
+            "one passes",
+            vec![(1, Plain(0)), (1, Plain(1)), (2, Check(0, true)), (2, Check(1, false))],
+            9,
+            "open Closed NotHeardYet",
+        ),
+        (
+            "of two that pass, the later one",
+            vec![
+                (1, Plain(0)),
+                (1, Plain(1)),
+                (2, Check(0, true)),
+                (2, Check(1, false)),
+                (3, Check(1, true)),
+                (4, Check(1, true)),
+            ],
+            9,
+            "Keep open NotHeardYet",
+        ),
+        (
+            "at the same moment, the first",
+            vec![(1, Plain(0)), (1, Plain(1)), (2, Check(0, true)), (2, Check(1, true))],
+            9,
+            "open Keep NotHeardYet",
+        ),
+        (
+            "a proven epoch is stronger than a check",
+            vec![(1, Plain(0)), (2, Check(0, true)), (3, Push(1, Some((7, 100)), false))],
+            9,
+            "NewerLeader open7<103 NewerLeader",
+        ),
+        (
+            "a plain member leads, the others push that they do not",
+            vec![(1, Plain(0)), (2, Check(0, true)), (3, Push(1, None, true))],
+            9,
+            "open NotPrimary NotHeardYet",
+        ),
+        (
+            "a server that reports recovery waits for its next check",
+            vec![(1, Plain(0)), (2, Check(0, true)), (3, HotStandby(0))],
+            9,
+            "NotPrimary NotHeardYet NotHeardYet",
+        ),
+    ];
+    check("/", "on-marked-down shutdown-sessions", cases);
+}
+
+#[test]
+fn read_only_listeners_serve_fresh_standbys() {
+    let cases: Vec<Case> = vec![
+        (
+            "standbys within the limit; what is unknown or told to stay out is not served",
+            vec![(1, Lag(0, Some(1_024))), (1, Lag(1, Some(1_025))), (1, Lag(2, None))],
+            9,
+            "open Closed Closed",
+        ),
+        ("noloadbalance", vec![(1, NoLoadBalance(0)), (1, Lag(1, Some(0)))], 9, "Closed open NotHeardYet"),
+        (
+            "never the primary",
+            vec![(1, Push(0, Some((5, 100)), false)), (1, Check(0, true))],
+            9,
+            "Closed NotHeardYet NotHeardYet",
+        ),
+        (
+            "a lost stream leaves it to the checks",
+            vec![(1, Lag(0, Some(0))), (2, Lost(0)), (3, Check(0, true))],
+            9,
+            "open NotHeardYet NotHeardYet",
+        ),
+        ("a plain member by its checks", vec![(1, Plain(0)), (2, Check(0, true))], 9, "open NotHeardYet NotHeardYet"),
+    ];
+    check("/replica?lag=1kB", "on-marked-down shutdown-sessions", cases);
+    let cases: Vec<Case> = vec![
+        ("the primary too", vec![(1, Push(0, Some((5, 100)), false)), (1, Lag(1, None))], 9, "open open NotHeardYet"),
+        ("while its permit stands", vec![(1, Push(0, Some((5, 100)), false))], 101, "Keep NotHeardYet NotHeardYet"),
+    ];
+    check("/read-only", "", cases);
+}
+
+/// `Closed` in an expectation stands for any reason but `NotHeardYet`.
+fn check(path: &str, options: &str, cases: Vec<Case>) {
+    let listener = listener(path, options);
+    for (name, steps, now, expected) in cases {
+        let found = outcome(&listener, &steps, now).replace("keep", "Keep");
+        let same = |(found, expected): (&str, &str)| {
+            found == expected || expected == "Closed" && matches!(found, "NotPrimary" | "ChecksFail" | "NotRunning")
+        };
+        let matches = found.split(' ').zip(expected.split(' ')).all(same);
+        assert!(matches, "{path}: {name}: found {found}, expected {expected}");
+    }
+}
+
+#[test]
+fn backups_serve_only_when_nobody_else_does() {
+    let text = "listen l\nbind *:1\nserver a a:1\nserver b b:1 backup check\n";
+    let listener = haproxy_cfg::parse("f", text, &|_| None).expect("a listener").config.listeners.remove(0);
+    let mut routes = Routes::new(&[listener], |_, _| None, Boot::ZERO);
+    routes.on_check(0, 1, true, Boot::ZERO);
+    let open = Access::Open { epoch: None, until: Boot::NEVER };
+    assert_eq!(routes.table(Boot::ZERO), [[open, Access::Keep]]);
+}
+
+#[test]
+fn the_table_changes_by_itself_at_the_end_of_a_permit() {
+    let listener = listener("/", "");
+    let mut ids = 0..;
+    let mut routes = Routes::new(&[listener], |_, _| ids.next(), Boot::ZERO);
+    assert_eq!(routes.next_change(Boot::ZERO), None);
+    apply(&mut routes, &Push(0, Some((5, 100)), false), 10);
+    assert_eq!(routes.next_change(Boot::from_millis(10)), Some(Boot::from_millis(110)));
+    assert_eq!(routes.next_change(Boot::from_millis(110)), None);
+    apply(&mut routes, &Paused(0, 5), 120);
+    assert_eq!(routes.next_change(Boot(Duration::from_millis(121))), None);
+}

@@ -1,0 +1,168 @@
+//! Starts an entrypoint: sockets first, so that errors are told before anything runs, then its threads.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::config::{Config, StatsListener};
+use crate::control::{Control, EVENTS, Event, Overview};
+use crate::entry::Entry;
+use crate::net;
+use crate::stats::{self, Stats};
+use crate::worker::{self, Shared};
+
+/// Why an entrypoint does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "`{listener}` cannot listen on {address}; end the program that has this address (`ss -ltnp` names it) or change \
+         its `bind` line"
+    )]
+    Bind { listener: String, address: SocketAddr, source: io::Error },
+    #[error("the thread `{name}` cannot be started")]
+    Thread { name: String, source: io::Error },
+}
+
+/// A running entrypoint. Dropping it ends all sessions.
+#[derive(Debug)]
+pub struct Handle {
+    /// The addresses that are listened on, by listener in the order of the configuration, then those of the stats pages.
+    pub addresses: Vec<(String, Vec<SocketAddr>)>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Handle {
+    pub fn stop(self) {}
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the entrypoint panicked");
+            }
+        }
+    }
+}
+
+/// The sockets of one worker.
+type Sockets = Vec<(usize, Arc<Entry>, std::net::TcpListener)>;
+
+/// Binds every address and starts the threads.
+pub fn start(config: Config) -> Result<Handle, StartError> {
+    raise_file_limit(config.maxconn);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = config.threads.unwrap_or(cores).clamp(1, 64);
+    let entries: Vec<_> =
+        config.listeners.iter().map(|listener| Entry::new(listener.clone(), config.maxconn)).collect();
+    let mut addresses = vec![];
+    let mut sockets: Vec<Sockets> = (0..workers).map(|_| vec![]).collect();
+    for (index, entry) in entries.iter().enumerate() {
+        let mut bound = vec![];
+        for bind in &entry.config.binds {
+            let listeners = listen(&entry.config.name, *bind, workers)?;
+            bound.extend(listeners.first().and_then(|listener| listener.local_addr().ok()));
+            for (worker, listener) in sockets.iter_mut().zip(listeners) {
+                worker.push((index, Arc::clone(entry), listener));
+            }
+        }
+        addresses.push((entry.config.name.clone(), bound));
+    }
+    let mut pages = vec![];
+    for page in &config.stats {
+        let mut bound = vec![];
+        for bind in &page.binds {
+            let sockets = listen(&page.name, *bind, 1)?;
+            bound.extend(sockets.first().and_then(|socket| socket.local_addr().ok()));
+            pages.extend(sockets.into_iter().map(|socket| (page.clone(), socket)));
+        }
+        addresses.push((page.name.clone(), bound));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let (events, received) = mpsc::channel(EVENTS);
+    let mut handle = Handle { addresses, stop, threads: vec![] };
+    let slots = Arc::new(Semaphore::new(config.maxconn));
+    let shared = Shared { slots, events: events.clone(), stop: stopped };
+    for (number, sockets) in sockets.into_iter().enumerate() {
+        let shared = shared.clone();
+        handle.spawn(format!("worker-{number}"), move || worker::run(sockets, shared))?;
+    }
+    let task = ControlThread { config, entries, pages, events, received, stop: shared.stop };
+    handle.spawn("control".into(), move || task.run())?;
+    Ok(handle)
+}
+
+/// What the control thread takes over.
+struct ControlThread {
+    config: Config,
+    entries: Vec<Arc<Entry>>,
+    pages: Vec<(StatsListener, std::net::TcpListener)>,
+    events: mpsc::Sender<Event>,
+    received: mpsc::Receiver<Event>,
+    stop: watch::Receiver<bool>,
+}
+
+impl ControlThread {
+    fn run(self) -> io::Result<()> {
+        let ControlThread { config, entries, pages, events, received, mut stop } = self;
+        let overview = Arc::new(ArcSwap::from_pointee(Overview::default()));
+        let shown = Arc::new(entries.clone());
+        worker::runtime()?.block_on(async {
+            for (listener, socket) in pages {
+                let stats = Stats { listener, entries: Arc::clone(&shown), overview: Arc::clone(&overview) };
+                tokio::spawn(stats::serve(stats, socket));
+            }
+            let control = Control::start(&config, entries, overview, &events);
+            tokio::select! {
+                () = control.run(received) => {}
+                // An error means that the other end is gone, which is the same word.
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Handle {
+    fn spawn(
+        &mut self,
+        name: String,
+        body: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> Result<(), StartError> {
+        let told = name.clone();
+        let body = move || {
+            if let Err(error) = body() {
+                tracing::error!(thread = told, %error, "a thread of the entrypoint ended");
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(body);
+        self.threads.push(thread.map_err(|source| StartError::Thread { name, source })?);
+        Ok(())
+    }
+}
+
+fn listen(listener: &str, address: SocketAddr, sockets: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
+    net::listen(address, sockets).map_err(|source| StartError::Bind { listener: listener.to_owned(), address, source })
+}
+
+/// A session takes two sockets; the usual soft limit of 1,024 files is far below what the hard limit allows.
+fn raise_file_limit(maxconn: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = (2 * maxconn + 256) as u64;
+    let Some(current) = limit.current.filter(|current| *current < wanted) else { return };
+    let raised = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
+    if setrlimit(Resource::Nofile, Rlimit { current: Some(raised.max(current)), ..limit }).is_err() || raised < wanted {
+        tracing::warn!(
+            files = raised,
+            wanted,
+            "fewer files may be open than `maxconn` needs; raise the limit of open files"
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! A worker thread: its own event loop, its own sockets on every listener's address, the sessions that the kernel gave it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use crate::control::Event;
+use crate::entry::Entry;
+use crate::net;
+use crate::session::Client;
+
+/// After an accept that failed for want of memory or files, so that others can end first.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Threads that resolve names, in each worker; a name server that hangs holds up only so many dials at once.
+const RESOLVERS: usize = 8;
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Client connections in all.
+    pub slots: Arc<Semaphore>,
+    pub events: mpsc::Sender<Event>,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Serves until told to stop; then every session of this thread ends.
+pub fn run(listeners: Vec<(usize, Arc<Entry>, std::net::TcpListener)>, mut shared: Shared) -> std::io::Result<()> {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        for (index, entry, listener) in listeners {
+            let listener = TcpListener::from_std(listener)?;
+            tokio::spawn(accept(index, entry, listener, shared.clone()));
+        }
+        // An error means that the other end is gone, which is the same word.
+        let _ = shared.stop.wait_for(|stop| *stop).await;
+        Ok(())
+    })
+}
+
+/// An event loop of one thread.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(RESOLVERS)
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()
+}
+
+async fn accept(index: usize, entry: Arc<Entry>, listener: TcpListener, shared: Shared) {
+    loop {
+        // As HAProxy: above `maxconn` a client stays in the kernel's queue until another leaves.
+        let places = (Arc::clone(&shared.slots).acquire_owned().await, Arc::clone(&entry.slots).acquire_owned().await);
+        let (Ok(global), Ok(local)) = places else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let client =
+                    Client { stream, listener: index, entry: Arc::clone(&entry), events: shared.events.clone() };
+                tokio::spawn(serve(client, [global, local]));
+            }
+            Err(error) => {
+                tracing::warn!(listener = entry.config.name, %error, "a client could not be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(client: Client, places: [OwnedSemaphorePermit; 2]) {
+    let entry = Arc::clone(&client.entry);
+    let now = entry.clients.fetch_add(1, Relaxed) + 1;
+    entry.most_clients.fetch_max(now, Relaxed);
+    entry.total_clients.fetch_add(1, Relaxed);
+    net::tune(&client.stream);
+    client.serve().await;
+    entry.clients.fetch_sub(1, Relaxed);
+    drop(places);
+}
