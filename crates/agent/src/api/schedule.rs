@@ -2,6 +2,7 @@
 //!
 //! Not here: waiting for them (`pgherd_ha` decides when one is due).
 
+use axum::http::StatusCode;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use pgherd_ha::Wall;
@@ -18,10 +19,10 @@ pub enum ScheduleError {
 }
 
 impl ScheduleError {
-    pub fn status(&self) -> u16 {
+    pub fn status(&self) -> StatusCode {
         match self {
-            ScheduleError::NoTimeZone(_) => 400,
-            ScheduleError::Past(_) | ScheduleError::Unreadable => 422,
+            ScheduleError::NoTimeZone(_) => StatusCode::BAD_REQUEST,
+            ScheduleError::Past(_) | ScheduleError::Unreadable => StatusCode::UNPROCESSABLE_ENTITY,
         }
     }
 }

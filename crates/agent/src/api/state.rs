@@ -1,0 +1,102 @@
+//! What every request has at hand. Cheap to clone; a clone a connection.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use pgherd_dcs::Store;
+use pgherd_ha::View;
+use tokio::sync::{mpsc, oneshot};
+
+use super::access::Access;
+use super::command::Command;
+use super::peer::PeerClient;
+use super::reply;
+use super::route_stream::RouteSource;
+use super::snapshot::{PATRONI_VERSION, PermitCell, Snapshot};
+
+/// The longest order is a restart of a server in crash recovery; after an hour nobody waits for the answer any more.
+const LONGEST_ORDER: Duration = Duration::from_secs(3_600);
+
+#[derive(Clone, Debug)]
+pub struct ApiState {
+    /// Replaced whole by the daemon after each round.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Stored by the thread that renews the lease.
+    pub permit: PermitCell,
+    pub route: RouteSource,
+    /// To the daemon; [`QUEUE`](super::QUEUE) of them may wait.
+    pub commands: mpsc::Sender<Command>,
+    pub store: Arc<dyn Store>,
+    pub peers: PeerClient,
+    /// Replaced whole by the daemon when the configuration is reloaded.
+    pub settings: Arc<ArcSwap<Settings>>,
+}
+
+/// The section `restapi` of the configuration, without `listen`.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub access: Access,
+    pub server_tokens: ServerTokens,
+    /// `http_extra_headers`
+    pub extra_headers: Vec<(HeaderName, HeaderValue)>,
+    /// `certfile`. [`serve`](super::serve) refuses it: it does not speak TLS.
+    pub certfile: Option<PathBuf>,
+}
+
+/// `server_tokens`: what the header `Server` tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerTokens {
+    #[default]
+    Original,
+    Minimal,
+    ProductOnly,
+}
+
+impl ServerTokens {
+    pub(super) fn header(self) -> HeaderValue {
+        match self {
+            ServerTokens::Original => HeaderValue::from_static(concat!("pgherd/", env!("CARGO_PKG_VERSION"))),
+            ServerTokens::Minimal => HeaderValue::try_from(format!("Patroni/{PATRONI_VERSION}"))
+                .expect("the version is made of visible ASCII"),
+            ServerTokens::ProductOnly => HeaderValue::from_static("Patroni"),
+        }
+    }
+}
+
+impl ApiState {
+    /// Gives the daemon an order and waits for its answer; `Err` is the answer to give when it takes none.
+    pub(super) async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Response> {
+        let refused = |text| reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
+        let (sender, receiver) = oneshot::channel();
+        if self.commands.try_send(order(sender)).is_err() {
+            return Err(refused("pgherd takes no orders now: it is stopping, or too many wait already"));
+        }
+        match tokio::time::timeout(LONGEST_ORDER, receiver).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(refused("pgherd dropped the order: it is stopping")),
+            Err(_) => Err(refused("the order takes longer than an hour; see the log of pgherd")),
+        }
+    }
+
+    /// Tells the daemon something that needs no answer. A full queue means that it is about to run a round anyway.
+    pub(super) fn tell(&self, command: Command) {
+        if let Err(error) = self.commands.try_send(command) {
+            tracing::debug!(%error, "the daemon was not told");
+        }
+    }
+
+    /// The cluster as the store shows it now, or as the daemon last saw it.
+    pub(super) async fn view(&self) -> Option<Arc<View>> {
+        match self.store.load().await {
+            Ok(view) => Some(Arc::new(view)),
+            Err(error) => {
+                tracing::debug!(%error, "answering from the last load of the store");
+                self.snapshot.load().view.as_ref().map(|view| view.view.clone())
+            }
+        }
+    }
+}
