@@ -5,4 +5,5 @@
 
 mod guard;
 mod harness;
+mod postgres;
 mod store;

@@ -114,7 +114,7 @@ impl Drop for Server {
 }
 
 /// `PGHERD_PG_BIN`, or the newest of the distribution's.
-fn bin_dir() -> PathBuf {
+pub fn bin_dir() -> PathBuf {
     if let Some(path) = std::env::var_os("PGHERD_PG_BIN") {
         return path.into();
     }

@@ -6,6 +6,32 @@
 //!
 //! Tested on a real server in `tests/it/postgres.rs`, parsers and writers beside their code.
 
+mod atomic_file;
+pub mod base_backup;
+pub mod config_files;
+mod connection;
+mod conninfo;
+pub mod control_data;
+pub mod data_directory;
+mod error;
+pub mod initdb;
+pub mod installation;
+pub mod observation;
+pub mod parameters;
+pub mod postmaster;
+mod program;
+pub mod promote;
+pub mod ready;
+pub mod roles;
 mod settings;
+mod sql;
 
+pub use config_files::Recovery;
+pub use connection::{Connection, LocalAddress, Purpose, execute_alone, local_address};
+pub use control_data::{ClusterState, ControlData};
+pub use data_directory::{DataDirectory, Marker};
+pub use error::Error;
+pub use installation::ServerVersion;
+pub use observation::Observation;
+pub use postmaster::Postmaster;
 pub use settings::{Credentials, Secret, Server, ToolOption, Upstream};

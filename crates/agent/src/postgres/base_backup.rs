@@ -1,0 +1,194 @@
+//! A copy of another server: pg_basebackup into a new directory, put in place when complete.
+
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::data_directory::{self, Marker, Staging};
+use super::initdb::refuse_forbidden;
+use super::{Error, Postmaster, Server, Upstream, config_files, conninfo, installation, program};
+
+const FORBIDDEN: [&str; 10] =
+    ["pgdata", "format", "wal-method", "xlog-method", "gzip", "version", "dbname", "host", "port", "username"];
+
+/// As the contract has it: a source that restarts meanwhile gets a second chance, and no more.
+const TRIES: u32 = 2;
+const BETWEEN_TRIES: Duration = Duration::from_secs(5);
+
+/// How much is copied, in bytes, as pg_basebackup estimates it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyProgress {
+    pub done: u64,
+    pub total: u64,
+}
+
+/// Copies `source` and puts the copy in place of the data directory, whose old content is deleted only then. No server may
+/// run in it. `patience`: how long the copy may stand still.
+///
+/// Afterwards the directory is marked [`Marker::Unproven`] and needs its configuration written. Dropping the future kills pg_basebackup
+/// and leaves the data directory as it was.
+pub async fn base_backup(
+    server: &Server,
+    source: &Upstream,
+    patience: Duration,
+    progress: &watch::Sender<CopyProgress>,
+) -> Result<(), Error> {
+    refuse_options(server)?;
+    if let Some(running) = Postmaster::find(&server.data_dir) {
+        return Err(Error::Refused(format!("PostgreSQL (process {}) still runs in the data directory", running.pid())));
+    }
+    config_files::write_password_file(server, &[source])?;
+    let mut tries = 1;
+    let staging = loop {
+        let staging = Staging::prepare(server)?;
+        match copy(server, source, &staging, patience, progress).await {
+            Ok(()) => break staging,
+            Err(error) if tries < TRIES && !matches!(error, Error::Refused(_)) => {
+                tracing::warn!("{}; trying again in {BETWEEN_TRIES:?}", error.full());
+                tries += 1;
+                sleep(BETWEEN_TRIES).await;
+            }
+            Err(error) => {
+                data_directory::remove_tree(staging.path())?;
+                return Err(error);
+            }
+        }
+    };
+    data_directory::remove_copied_socket_locks(staging.path())?;
+    Marker::Unproven.set(staging.path())?;
+    if let Some(old) = staging.install()? {
+        // Large directories take seconds; a leftover after a crash here is removed by the operator or the next clone.
+        let removed = tokio::task::spawn_blocking(move || data_directory::remove_tree(&old)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!("the old data directory is still there: {}", error.full());
+        }
+    }
+    config_files::restore_backups(server)
+}
+
+async fn copy(
+    server: &Server,
+    source: &Upstream,
+    staging: &Staging,
+    patience: Duration,
+    progress: &watch::Sender<CopyProgress>,
+) -> Result<(), Error> {
+    let free = data_directory::free_bytes(staging.path())?;
+    let mut command = installation::command(server, "pg_basebackup")?;
+    command.arg(format!("--pgdata={}", staging.path().display()));
+    arguments(server, source, &mut command);
+    progress.send_replace(CopyProgress::default());
+    let mut moved = progress.subscribe();
+    let on_line = |line: &str| match parse_progress(line) {
+        Some(now) => {
+            progress.send_if_modified(|last| std::mem::replace(last, now) != now);
+        }
+        None => tracing::info!("pg_basebackup: {line}"),
+    };
+    tokio::select! {
+        result = program::run(command, None, on_line) => result.map(drop),
+        error = stalled_or_too_large(&mut moved, patience, free) => Err(error),
+    }
+}
+
+/// Completes when the copy must be given up.
+async fn stalled_or_too_large(progress: &mut watch::Receiver<CopyProgress>, patience: Duration, free: u64) -> Error {
+    loop {
+        let stalled = sleep_until(Instant::now() + patience);
+        tokio::select! {
+            () = stalled => {
+                return Error::Deadline { operation: "pg_basebackup made no progress and".to_owned(), limit: patience };
+            }
+            changed = progress.changed() => if changed.is_err() { std::future::pending::<()>().await },
+        }
+        let total = progress.borrow_and_update().total;
+        if total > free {
+            return Error::Refused(format!(
+                "the copy needs {} MB and the file system has {} MB left: free some space, or allow the old data \
+                 directory to be removed first (remove_data_directory_on_diverged_timelines, or a forced reinit)",
+                total >> 20,
+                free >> 20
+            ));
+        }
+    }
+}
+
+fn arguments(server: &Server, source: &Upstream, command: &mut Command) {
+    let options = &server.basebackup_options;
+    command.arg("--wal-method=stream").arg("--progress").arg("--no-password");
+    if !options.iter().any(|option| matches!(option.name.as_str(), "checkpoint" | "c")) {
+        command.arg("--checkpoint=fast");
+    }
+    command.arg(format!("--dbname={}", conninfo::tool_conninfo(server, &server.replication, source, None)));
+    command.args(options.iter().map(super::ToolOption::argument));
+    command.env("PGPASSFILE", &server.pgpass);
+}
+
+fn refuse_options(server: &Server) -> Result<(), Error> {
+    let options = &server.basebackup_options;
+    refuse_forbidden("pg_basebackup", options, &FORBIDDEN)?;
+    let compress = |option: &&super::ToolOption| option.name == "compress";
+    match options.iter().find(compress).map(|option| option.value.as_deref().unwrap_or("")) {
+        Some(value) if !value.starts_with("server-") => Err(Error::Refused(format!(
+            "compress: {value} of pg_basebackup would not make a data directory: use server-gzip or another server-*"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// `  23054/ 23060 kB (99%), 0/1 tablespace`
+fn parse_progress(line: &str) -> Option<CopyProgress> {
+    let (numbers, _) = line.split_once(" kB (")?;
+    let (done, total) = numbers.split_once('/')?;
+    let bytes = |text: &str| text.trim().parse::<u64>().ok()?.checked_mul(1024);
+    Some(CopyProgress { done: bytes(done)?, total: bytes(total)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::{Credentials, ToolOption};
+
+    #[test]
+    fn progress_lines() {
+        for (line, expected) in [
+            ("  1024/ 23060 kB (4%), 0/1 tablespace", Some((1024 << 10, 23060 << 10))),
+            ("0/1 kB (0%), 0/1 tablespace (...base/1/1259)", Some((0, 1024))),
+            ("pg_basebackup: initiating base backup", None),
+            ("99999999999999999999/1 kB (", None),
+        ] {
+            assert_eq!(parse_progress(line).map(|it| (it.done, it.total)), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_users_options_are_added_or_refused() {
+        let mut server = Server::new("n", "c", "/data", Credentials::new("postgres", Some("secret")));
+        let source = Upstream { host: "h".into(), port: 1, slot: None };
+        let with = |server: &Server| {
+            let mut command = Command::new("pg_basebackup");
+            arguments(server, &source, &mut command);
+            command.as_std().get_args().map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert!(with(&server).contains("--checkpoint=fast") && !with(&server).contains("secret"));
+        server.basebackup_options = vec![ToolOption::with_value("checkpoint", "spread"), ToolOption::flag("verbose")];
+        assert!(with(&server).ends_with("--checkpoint=spread --verbose") && !with(&server).contains("fast"));
+        assert!(refuse_options(&server).is_ok());
+        for option in [ToolOption::with_value("compress", "gzip"), ToolOption::with_value("format", "t")] {
+            server.basebackup_options = vec![option];
+            assert!(matches!(refuse_options(&server), Err(Error::Refused(_))));
+        }
+        server.basebackup_options = vec![ToolOption::with_value("compress", "server-gzip")];
+        assert!(refuse_options(&server).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_survived(line in "\\PC*", done in "\\PC*", total in "[0-9]*") {
+            parse_progress(&line);
+            parse_progress(&format!("{done}/{total} kB ("));
+        }
+    }
+}

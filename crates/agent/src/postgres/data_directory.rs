@@ -1,0 +1,392 @@
+//! The data directory as a whole: what it holds, putting a complete new one in its place, moving one aside.
+//!
+//! Nothing is deleted before its replacement is complete. A directory that is half written carries a marker, and must not be
+//! started; the marker is a FIFO, because pg_rewind deletes every *regular* file that its source has not. Blocking functions.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, StatxAttributes, StatxFlags};
+
+use super::{ControlData, Error, Server, atomic_file, control_data};
+
+/// Names of pgherd's own in or beside a data directory begin with it; they do not make a directory "not empty".
+const OWN_PREFIX: &str = ".pgherd-";
+
+/// What a data directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataDirectory {
+    /// Absent, or without anything of a server.
+    Empty,
+    Present(ControlData),
+    /// A clone, a rewind or a swap was interrupted: never to be started, only to be replaced.
+    Interrupted,
+    /// Not usable, and not ours to replace: the reason, for the operator.
+    Invalid(String),
+}
+
+/// Marks of an unfinished job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// The content is half written.
+    Incomplete,
+    /// The content is complete, but has not streamed from the leader yet: not electable, and if it does not come up, it is
+    /// to be cloned.
+    Unproven,
+}
+
+impl Marker {
+    fn path(self, data_dir: &Path) -> PathBuf {
+        data_dir.join(match self {
+            Marker::Incomplete => "pgherd.incomplete",
+            Marker::Unproven => "pgherd.unproven",
+        })
+    }
+
+    pub fn is_set(self, data_dir: &Path) -> bool {
+        self.path(data_dir).symlink_metadata().is_ok()
+    }
+
+    /// On disk when this returns.
+    pub fn set(self, data_dir: &Path) -> Result<(), Error> {
+        let path = self.path(data_dir);
+        match rustix::fs::mknodat(CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => sync_directory(data_dir),
+            Err(error) => Err(Error::File { operation: "create", path, source: error.into() }),
+        }
+    }
+
+    pub fn clear(self, data_dir: &Path) -> Result<(), Error> {
+        match atomic_file::remove_if_present(&self.path(data_dir))? {
+            true => sync_directory(data_dir),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Looks at the server's data directory; `major` is the version of the binaries.
+pub async fn classify(server: &Server, major: u32) -> DataDirectory {
+    match inspect(&server.data_dir, major) {
+        Some(found) => found,
+        None => match control_data::read(server).await {
+            Ok(control) => DataDirectory::Present(control),
+            Err(error) => DataDirectory::Invalid(error.full()),
+        },
+    }
+}
+
+/// Everything that can be said without the control file; `None`: it looks like a data directory.
+fn inspect(data_dir: &Path, major: u32) -> Option<DataDirectory> {
+    let invalid = |reason: String| Some(DataDirectory::Invalid(format!("{}: {reason}", data_dir.display())));
+    let metadata = match fs::metadata(data_dir) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Some(DataDirectory::Empty),
+        Err(error) => return invalid(error.to_string()),
+    };
+    let me = rustix::process::geteuid().as_raw();
+    if !metadata.is_dir() {
+        return invalid("it is not a directory".into());
+    }
+    if metadata.uid() != me {
+        return invalid(format!("it belongs to user {} and pgherd runs as user {me}: chown it", metadata.uid()));
+    }
+    if Marker::Incomplete.is_set(data_dir) {
+        return Some(DataDirectory::Interrupted);
+    }
+    match content(data_dir) {
+        Ok(content) if content.is_empty() => return Some(DataDirectory::Empty),
+        Ok(_) => {}
+        Err(error) => return invalid(error.full()),
+    }
+    if metadata.permissions().mode() & 0o027 != 0 {
+        let mode = metadata.permissions().mode() & 0o777;
+        return invalid(format!("its mode is {mode:o}, PostgreSQL wants 0700 or 0750: chmod it"));
+    }
+    match fs::read_to_string(data_dir.join("PG_VERSION")) {
+        Ok(version) if version.trim() == major.to_string() => None,
+        Ok(version) => {
+            invalid(format!("it was made by PostgreSQL {}, the binaries are of {major}", version.trim().escape_debug()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            invalid("it is not empty and has no PG_VERSION: empty it, or set postgresql.data_dir".into())
+        }
+        Err(error) => invalid(format!("PG_VERSION: {error}")),
+    }
+}
+
+/// A place for a new data directory on the same mount, from where it can replace the old one.
+#[derive(Debug)]
+pub struct Staging {
+    data_dir: PathBuf,
+    /// Where the new directory is to be made; it does not exist yet.
+    path: PathBuf,
+    placement: Placement,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placement {
+    /// Beside the data directory: one rename swaps them.
+    Beside,
+    /// The data directory is a mount of its own, or its parent is not ours: inside of it.
+    Inside,
+}
+
+impl Staging {
+    /// Removes what an interrupted attempt left, and makes sure that the parent exists.
+    pub fn prepare(server: &Server) -> Result<Staging, Error> {
+        let (data_dir, placement) = place(&server.data_dir)?;
+        let path = sibling(&data_dir, placement, "new");
+        remove_tree(&path)?;
+        Ok(Staging { data_dir, path, placement })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the new directory in place; returns where the old content is now, for the caller to remove, if there was any.
+    pub fn install(self) -> Result<Option<PathBuf>, Error> {
+        match self.placement {
+            Placement::Beside => self.swap_directories(),
+            Placement::Inside => self.swap_contents(),
+        }
+    }
+
+    fn swap_directories(self) -> Result<Option<PathBuf>, Error> {
+        let parent = self.data_dir.parent().unwrap_or(Path::new("/"));
+        let failed = Error::file("put the new data directory in place of", &self.data_dir);
+        if !self.data_dir.exists() {
+            fs::rename(&self.path, &self.data_dir).map_err(failed)?;
+            sync_directory(parent)?;
+            return Ok(None);
+        }
+        match rustix::fs::renameat_with(CWD, &self.path, CWD, &self.data_dir, RenameFlags::EXCHANGE) {
+            Ok(()) => {
+                sync_directory(parent)?;
+                Ok(Some(self.path))
+            }
+            // A file system that cannot exchange: between two renames there is no data directory, and a crash there means
+            // another clone.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                let old = move_aside_to(&self.data_dir, self.placement, "old")?;
+                fs::rename(&self.path, &self.data_dir).map_err(failed)?;
+                sync_directory(parent)?;
+                Ok(Some(old))
+            }
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    fn swap_contents(self) -> Result<Option<PathBuf>, Error> {
+        Marker::Incomplete.set(&self.data_dir)?;
+        let old = move_aside_to(&self.data_dir, self.placement, "old")?;
+        move_entries(&self.path, &self.data_dir)?;
+        fs::remove_dir(&self.path).map_err(Error::file("remove", &self.path))?;
+        let mode = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(&self.data_dir, mode).map_err(Error::file("chmod", &self.data_dir))?;
+        sync_directory(&self.data_dir)?;
+        Marker::Incomplete.clear(&self.data_dir)?;
+        Ok(Some(old))
+    }
+}
+
+/// Moves the data directory (or, if it is a mount, its content) to a name with the time and `reason`, and returns that.
+/// Afterwards it is empty.
+pub fn move_aside(server: &Server, reason: &str) -> Result<PathBuf, Error> {
+    let (data_dir, placement) = place(&server.data_dir)?;
+    move_aside_to(&data_dir, placement, reason)
+}
+
+/// Removes a directory that was moved aside, or never became one; no error if there is none.
+pub fn remove_tree(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Error::File { operation: "remove", path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that this user can still write on the file system of `path`, or of its nearest parent that exists.
+pub fn free_bytes(path: &Path) -> Result<u64, Error> {
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let space = rustix::fs::statvfs(existing).map_err(|error| Error::File {
+        operation: "ask for free space at",
+        path: path.to_owned(),
+        source: error.into(),
+    })?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+/// Removes socket lock files that came with a copy: they name a process of another machine or directory, and a number that
+/// happens to be alive here would keep the server from starting. Only while no server runs in `data_dir`.
+pub fn remove_copied_socket_locks(data_dir: &Path) -> Result<(), Error> {
+    for name in content(data_dir)? {
+        let bytes = name.as_encoded_bytes();
+        if bytes.starts_with(b".s.PGSQL.") && bytes.ends_with(b".lock") {
+            atomic_file::remove_if_present(&data_dir.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The real path of the data directory, and where its replacement can be made.
+fn place(data_dir: &Path) -> Result<(PathBuf, Placement), Error> {
+    let data_dir = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let parent = data_dir.parent().unwrap_or(Path::new("/")).to_owned();
+    fs::create_dir_all(&parent).map_err(Error::file("create", &parent))?;
+    let writable = rustix::fs::access(&parent, rustix::fs::Access::WRITE_OK).is_ok();
+    let beside = writable && !is_mount(&data_dir);
+    Ok((data_dir, if beside { Placement::Beside } else { Placement::Inside }))
+}
+
+/// The root of a mount, bind mounts included (Linux 5.8; before, only another device is noticed).
+fn is_mount(path: &Path) -> bool {
+    let root = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS)
+        .is_ok_and(|status| status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    root || device(path).is_some_and(|own| device(parent).is_some_and(|parents| parents != own))
+}
+
+fn sibling(data_dir: &Path, placement: Placement, name: &str) -> PathBuf {
+    match placement {
+        Placement::Inside => data_dir.join(format!("{OWN_PREFIX}{name}")),
+        Placement::Beside => {
+            let mut file_name = data_dir.file_name().unwrap_or_default().to_owned();
+            // `data.failed-TIME` as users know it; what is ours alone cannot be mistaken for theirs.
+            file_name.push(if name == "new" { ".pgherd-new".to_owned() } else { format!(".{name}") });
+            data_dir.with_file_name(file_name)
+        }
+    }
+}
+
+fn move_aside_to(data_dir: &Path, placement: Placement, reason: &str) -> Result<PathBuf, Error> {
+    let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S%.3f").to_string();
+    let target = sibling(data_dir, placement, &format!("{reason}-{time}"));
+    match placement {
+        Placement::Beside => fs::rename(data_dir, &target).map_err(Error::file("move aside", data_dir))?,
+        Placement::Inside => {
+            fs::create_dir(&target).map_err(Error::file("create", &target))?;
+            move_entries(data_dir, &target)?;
+        }
+    }
+    Ok(target)
+}
+
+fn move_entries(from: &Path, to: &Path) -> Result<(), Error> {
+    for name in content(from)? {
+        fs::rename(from.join(&name), to.join(&name)).map_err(Error::file("move aside", from.join(&name)))?;
+    }
+    sync_directory(to)
+}
+
+/// The names in a directory that are a server's: without pgherd's own, the marker and what file systems put there.
+fn content(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
+    let own = |name: &std::ffi::OsStr| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(OWN_PREFIX.as_bytes()) || name == b"lost+found" || name == b"pgherd.incomplete"
+    };
+    let entries = fs::read_dir(directory).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<std::io::Result<Vec<_>>>()
+    });
+    let names = entries.map_err(Error::file("list", directory))?;
+    Ok(names.into_iter().filter(|name| !own(name)).collect())
+}
+
+fn sync_directory(path: &Path) -> Result<(), Error> {
+    fs::File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::file("sync", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::Credentials;
+
+    fn server(data_dir: &Path) -> Server {
+        Server::new("n1", "c", data_dir, Credentials::new("postgres", None))
+    }
+
+    fn make(directory: &Path, file: &str, text: &str) {
+        fs::create_dir_all(directory).expect("a directory");
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).expect("chmod");
+        fs::write(directory.join(file), text).expect("written");
+    }
+
+    #[test]
+    fn what_a_directory_is() {
+        let root = tempfile::tempdir().expect("a directory");
+        let reason = |path: &Path| match inspect(path, 15) {
+            Some(DataDirectory::Invalid(reason)) => reason,
+            other => panic!("{other:?}"),
+        };
+        let path = root.path().join("data");
+        assert_eq!(inspect(&path, 15), Some(DataDirectory::Empty));
+        fs::create_dir(&path).expect("a directory");
+        fs::create_dir(path.join("lost+found")).expect("a directory");
+        fs::create_dir(path.join(".pgherd-new")).expect("a directory");
+        assert_eq!(inspect(&path, 15), Some(DataDirectory::Empty));
+        make(&path, "photos.tar", "");
+        assert!(reason(&path).contains("no PG_VERSION"));
+        make(&path, "PG_VERSION", "14\n");
+        assert!(reason(&path).contains("made by PostgreSQL 14"));
+        make(&path, "PG_VERSION", "15\n");
+        assert_eq!(inspect(&path, 15), None);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        assert!(reason(&path).contains("mode is 755"));
+        Marker::Incomplete.set(&path).expect("set");
+        Marker::Incomplete.set(&path).expect("set twice");
+        assert_eq!(inspect(&path, 15), Some(DataDirectory::Interrupted));
+        Marker::Incomplete.clear(&path).expect("cleared");
+        Marker::Incomplete.clear(&path).expect("cleared twice");
+        assert!(reason(&root.path().join("data/PG_VERSION")).contains("not a directory"));
+    }
+
+    #[test]
+    fn a_new_directory_takes_the_place_of_the_old_one() {
+        let root = tempfile::tempdir().expect("a directory");
+        let server = server(&root.path().join("deep/data"));
+        for old in [None, Some("old")] {
+            let staging = Staging::prepare(&server).expect("prepared");
+            assert_eq!(staging.placement, Placement::Beside);
+            make(staging.path(), "file", old.map_or("old", |_| "new"));
+            let kept = staging.install().expect("installed");
+            assert_eq!(kept.map(|kept| fs::read_to_string(kept.join("file")).expect("kept")).as_deref(), old);
+        }
+        assert_eq!(fs::read_to_string(server.data_dir.join("file")).expect("the file"), "new");
+        let failed = move_aside(&server, "failed").expect("moved");
+        assert!(failed.to_string_lossy().contains("/data.failed-20"), "{}", failed.display());
+        assert!(failed.join("file").exists() && !server.data_dir.exists());
+    }
+
+    #[test]
+    fn the_content_of_a_mount_is_swapped_inside() {
+        let root = tempfile::tempdir().expect("a directory");
+        let data_dir = root.path().join("data");
+        make(&data_dir, "file", "old");
+        make(&data_dir.join(".pgherd-new"), "file", "new");
+        let path = data_dir.join(".pgherd-new");
+        let staging = Staging { data_dir: data_dir.clone(), path, placement: Placement::Inside };
+        let old = staging.install().expect("installed").expect("an old directory");
+        assert_eq!(old.parent(), Some(data_dir.as_path()));
+        assert_eq!(fs::read_to_string(old.join("file")).expect("kept"), "old");
+        assert_eq!(fs::read_to_string(data_dir.join("file")).expect("the file"), "new");
+        assert!(!Marker::Incomplete.is_set(&data_dir) && !data_dir.join(".pgherd-new").exists());
+        assert!(is_mount(Path::new("/proc")) && !is_mount(&data_dir));
+    }
+
+    #[test]
+    fn lock_files_of_a_copy_go_and_nothing_else() {
+        let root = tempfile::tempdir().expect("a directory");
+        for name in [".s.PGSQL.5432.lock", "pg_control", ".s.other.lock"] {
+            make(root.path(), name, "");
+        }
+        remove_copied_socket_locks(root.path()).expect("removed");
+        let mut left = content(root.path()).expect("listed");
+        left.sort();
+        assert_eq!(left, [".s.other.lock", "pg_control"]);
+        assert!(free_bytes(&root.path().join("not/there")).expect("a number") > 0);
+    }
+}

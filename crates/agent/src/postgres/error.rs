@@ -1,0 +1,66 @@
+//! What can go wrong with a server: who failed, what was tried, what to do next.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "the program {program} is not in {searched}: install PostgreSQL's server package, or name its directory in \
+         postgresql.bin_dir"
+    )]
+    ProgramMissing { program: String, searched: String },
+    #[error("cannot start {program}")]
+    Spawn { program: String, source: io::Error },
+    /// `output` is the end of what it wrote to stderr.
+    #[error("{program} failed ({status}): {output}")]
+    ProgramFailed { program: String, status: ExitStatus, output: String },
+    #[error("{operation} did not end within {limit:?}")]
+    Deadline { operation: String, limit: Duration },
+    #[error("cannot {operation} {}", path.display())]
+    File { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot connect to PostgreSQL at {address}")]
+    Connect { address: String, source: tokio_postgres::Error },
+    #[error("{operation} failed")]
+    Query { operation: String, source: tokio_postgres::Error },
+    /// An answer of PostgreSQL or of one of its programs that could not be understood.
+    #[error("{source_of_answer} answered what is not understood: {detail}")]
+    Answer { source_of_answer: String, detail: String },
+    /// The operation is refused before anything has changed.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Error {
+    /// For `map_err` on a file operation: `Error::file("write", &path)`.
+    pub(super) fn file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::File { operation, path, source }
+    }
+
+    pub(super) fn answer(source_of_answer: &str, detail: impl Into<String>) -> Error {
+        Error::Answer { source_of_answer: source_of_answer.to_owned(), detail: detail.into() }
+    }
+
+    /// The server itself refused (as opposed to: it could not be reached, or did not answer in time).
+    pub fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
+        match self {
+            Error::Connect { source, .. } | Error::Query { source, .. } => source.code(),
+            _ => None,
+        }
+    }
+
+    /// The whole chain of causes on one line, for logs.
+    pub fn full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}

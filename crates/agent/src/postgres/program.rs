@@ -1,0 +1,155 @@
+//! Running one of PostgreSQL's programs as a child: C locale, no terminal, output bounded, killed when dropped.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+use super::Error;
+
+/// The end of stderr that is kept for the message: what a program says last is why it failed.
+const KEPT_STDERR: usize = 8 * 1024;
+/// pg_controldata writes 3 kB, `postgres -C` and pg_waldump a few lines; more means something else answered.
+const KEPT_STDOUT: usize = 1024 * 1024;
+
+/// What a program that succeeded wrote to stdout.
+pub(super) type Stdout = String;
+
+/// A command of `program` with the environment that its output can be parsed in.
+pub(super) fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("LC_ALL", "C")
+        .env_remove("PGOPTIONS")
+        .env_remove("PGDATA")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Runs `command` to its end; `on_line` sees each line of stderr (also those ended by a carriage return) as it comes.
+///
+/// Past `limit` (where there is one) the child is killed. Dropping the future kills it too.
+pub(super) async fn run(
+    mut command: Command,
+    limit: Option<Duration>,
+    mut on_line: impl FnMut(&str),
+) -> Result<Stdout, Error> {
+    let program = name_of(&command);
+    let mut child = command.spawn().map_err(|source| Error::Spawn { program: program.clone(), source })?;
+    let stdout = child.stdout.take();
+    let stderr = child.stderr.take();
+    let everything = async {
+        let (stdout, stderr, status) =
+            tokio::join!(read_bounded(stdout), read_lines(stderr, &mut on_line), child.wait());
+        status.map(|status| (status, stdout, stderr))
+    };
+    let ended = match limit {
+        Some(limit) => tokio::time::timeout(limit, everything)
+            .await
+            .map_err(|_| Error::Deadline { operation: program.clone(), limit })?,
+        None => everything.await,
+    };
+    let (status, stdout, stderr): (ExitStatus, _, _) =
+        ended.map_err(|source| Error::Spawn { program: program.clone(), source })?;
+    match status.success() {
+        true => Ok(stdout),
+        false => Err(Error::ProgramFailed { program, status, output: stderr.trim().to_owned() }),
+    }
+}
+
+fn name_of(command: &Command) -> String {
+    let path = Path::new(command.as_std().get_program());
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Reads to the end and keeps the first `KEPT_STDOUT` bytes; a reading error ends the text there.
+async fn read_bounded(source: Option<impl AsyncRead + Unpin>) -> String {
+    let mut kept = Vec::new();
+    let mut chunk = [0; 4096];
+    if let Some(mut source) = source {
+        while let Ok(count @ 1..) = source.read(&mut chunk).await {
+            let room = KEPT_STDOUT.saturating_sub(kept.len());
+            kept.extend_from_slice(&chunk[..count.min(room)]);
+        }
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// Reads to the end, hands over each line, and returns the last `KEPT_STDERR` bytes.
+async fn read_lines(source: Option<impl AsyncRead + Unpin>, on_line: &mut impl FnMut(&str)) -> String {
+    let mut kept = String::new();
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    let Some(mut source) = source else { return kept };
+    loop {
+        let count = source.read(&mut chunk).await.unwrap_or(0);
+        for &byte in &chunk[..count] {
+            // A line longer than what is kept is cut into several.
+            match byte == b'\n' || byte == b'\r' || line.len() >= KEPT_STDERR {
+                true => finish_line(&mut line, &mut kept, on_line),
+                false => line.push(byte),
+            }
+        }
+        if count == 0 {
+            finish_line(&mut line, &mut kept, on_line);
+            return kept;
+        }
+    }
+}
+
+fn finish_line(line: &mut Vec<u8>, kept: &mut String, on_line: &mut impl FnMut(&str)) {
+    if line.is_empty() {
+        return;
+    }
+    let text = String::from_utf8_lossy(line).into_owned();
+    line.clear();
+    on_line(&text);
+    kept.push_str(&text);
+    kept.push('\n');
+    if kept.len() > KEPT_STDERR {
+        let from = kept.ceil_char_boundary(kept.len() - KEPT_STDERR);
+        kept.drain(..from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut shell = command(Path::new("/bin/sh"));
+        shell.arg("-c").arg(script);
+        shell
+    }
+
+    #[tokio::test]
+    async fn output_lines_and_failures_are_told_apart() {
+        let mut lines = Vec::new();
+        let output = run(shell("echo out; printf 'a\\rb\\n' >&2"), None, |line| lines.push(line.to_owned())).await;
+        assert_eq!(output.expect("success"), "out\n");
+        assert_eq!(lines, ["a", "b"]);
+        let error = run(shell("echo broken >&2; exit 3"), None, |_| ()).await.expect_err("exit status 3");
+        assert_eq!(error.to_string(), "sh failed (exit status: 3): broken");
+        let missing = run(command(Path::new("/nonexistent/postgres")), None, |_| ()).await;
+        assert!(matches!(missing, Err(Error::Spawn { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_late_child_is_killed() {
+        let limit = Duration::from_millis(50);
+        let error = run(shell("exec sleep 60"), Some(limit), |_| ()).await.expect_err("too late");
+        assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_the_end_of_a_long_stderr_is_kept() {
+        let error = run(shell("yes 'same line' | head -c 100000 >&2; echo last >&2; exit 1"), None, |_| ()).await;
+        let Err(Error::ProgramFailed { output, .. }) = error else { panic!("{error:?}") };
+        assert!(output.len() <= KEPT_STDERR && output.ends_with("last"));
+    }
+}
