@@ -37,7 +37,7 @@ pub fn find() -> Result<Programs, ProgramsError> {
     let packages = [
         (postgres.is_none(), "postgresql"),
         (java.is_none(), "default-jre-headless"),
-        (zookeeper.is_none(), "zookeeper"),
+        (zookeeper.is_none(), "libzookeeper-java"),
     ];
     match (postgres, java, zookeeper) {
         (Some(postgres), Some(java), Some(zookeeper)) => Ok(Programs { postgres, java, zookeeper }),

@@ -1,0 +1,20 @@
+# Two commands on a fresh Debian 12 machine with Rust, as root or as a user with sudo: `make up` and `make test`.
+
+.PHONY: help up down test build
+
+help: ## Show what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+up: build ## Install what is missing, build, and start a cluster of three to try out
+	@target/release/pgherd demo
+
+down: ## End the cluster that `make up` started and remove its files
+	@target/release/pgherd demo --stop
+
+build: ## Build the binary (target/release/pgherd)
+	@scripts/packages.sh build demo
+	@cargo build --release --locked -p pgherd
+
+test: ## Install what the tests need, then run everything
+	@scripts/packages.sh build demo test
+	@scripts/test.sh

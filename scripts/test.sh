@@ -1,0 +1,29 @@
+#!/bin/sh
+# Every check of the project: formatting, lints, and all tests on real servers. `make test` installs what they need.
+set -eu
+cd "$(dirname "$0")/.."
+
+for component in fmt clippy; do
+    if ! cargo "$component" --version >/dev/null 2>&1; then
+        package=$component
+        [ "$component" = fmt ] && package=rustfmt
+        if ! command -v rustup >/dev/null; then
+            echo "cargo $component is missing; install the Rust component $package" >&2
+            exit 1
+        fi
+        rustup component add "$package"
+    fi
+done
+if [ -x scripts/test-venv.sh ]; then
+    scripts/test-venv.sh
+fi
+
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+# The integration tests start this binary.
+cargo build --locked --quiet -p pgherd
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --workspace --locked
+else
+    cargo test --workspace --locked --no-fail-fast
+fi
