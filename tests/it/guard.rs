@@ -111,8 +111,9 @@ async fn a_killed_guard_takes_its_server_along() {
     kill(guard.pid());
     let took = wait_until("the server is gone", SOON, || server.processes() == 0).await;
     println!("gone {took:?} after its guard");
-    assert!(!guard.is_alive() && !guard.postmaster_is_alive());
+    guard.postmaster_exit().await;
     assert!(guard.fate().await.is_none(), "nobody is left to tell");
+    assert!(!guard.is_alive() && !guard.postmaster_is_alive());
 }
 
 #[tokio::test]
@@ -122,17 +123,29 @@ async fn orphans_of_a_killed_postmaster_are_killed_at_once() {
     }
     let server = Server::new();
     let guard = Guard::start(&server.spawn()).await.expect("a guard");
-    let _load = Load::start(&server, 50).await;
+    server.connect().await.batch_execute("CREATE TABLE t (i int)").await.expect("a table");
+    // Backends that never wait for a client do not notice that their postmaster is gone: they go on committing.
+    let writers = 8;
+    for _ in 0..writers {
+        let client = server.connect().await;
+        let endless = "DO $$ BEGIN LOOP INSERT INTO t VALUES (1); COMMIT; END LOOP; END $$";
+        tokio::spawn(async move { client.batch_execute(endless).await });
+    }
+    let client = server.connect().await;
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'";
+    while client.query_one(busy, &[]).await.expect("a count").get::<_, i64>(0) < writers {}
     let begun = boot_now();
     kill(guard.postmaster());
     guard.postmaster_exit().await;
     println!("noticed after {:?}", boot_now().since(begun));
     let fate = guard.fate().await.expect("the guard's account");
     println!("{} orphans gone after {:?}", fate.killed, boot_now().since(begun));
+    assert!(fate.killed >= writers as u32, "{fate:?}");
     assert!(boot_now().since(begun) < STOP_TIME);
     assert_eq!(server.processes(), 0);
     assert_eq!(fate.cause, Cause::PostmasterExit);
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&fate.status.expect("its child's status")), Some(9));
+    assert!(server.log().contains("left processes behind"));
 }
 
 #[tokio::test]

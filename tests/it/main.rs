@@ -7,4 +7,5 @@ mod edges;
 mod guard;
 mod harness;
 mod postgres;
+mod privileges;
 mod store;

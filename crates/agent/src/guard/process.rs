@@ -30,8 +30,9 @@ use super::{residence, sys};
 pub(super) const NAME: &str = "pgherd-guard";
 /// The answer to the agent when all is well.
 pub(super) const READY: &str = "ready";
-/// The priority that the guard asks for: above what ordinary real-time tasks use, far below the kernel's own threads.
-pub(super) const PRIORITY: i32 = 10;
+/// The real-time priorities that the guard asks for: the first that its limit allows. Any is above every ordinary process
+/// and far below the kernel's own threads.
+const PRIORITIES: [i32; 2] = [10, 1];
 
 /// Why the guard could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +177,7 @@ fn detach_input() -> Result<(), Errno> {
 
 /// Whether the guard runs at real-time priority from now on.
 fn realtime() -> bool {
-    sys::set_realtime(PRIORITY).is_ok()
+    PRIORITIES.into_iter().any(|priority| sys::set_realtime(priority).is_ok())
 }
 
 /// One line in the server's log, for whoever wonders where the server went. The work is done: now it may fail or wait.

@@ -120,19 +120,44 @@ impl Scanner {
     }
 
     /// Sends SIGKILL to all that one pass finds; how many there were. Call again until it says 0.
+    ///
+    /// First all are found, then all are killed: a dying process wants the processor that a pass over `/proc` needs, and
+    /// the ones not yet found would go on writing meanwhile.
     pub fn kill_round(&self) -> io::Result<u32> {
-        self.visit(|pid| match pidfd_open(pid, PidfdFlags::empty()) {
-            // Asked again with the process held, as its number may have changed hands since.
-            Ok(process) if self.is_ours(pid) => {
-                let _ = pidfd_send_signal(&process, Signal::KILL);
+        let mut batch = [const { None }; BATCH];
+        let mut held = 0;
+        let found = self.visit(|pid| {
+            match pidfd_open(pid, PidfdFlags::empty()) {
+                // Asked again with the process held, as its number may have changed hands since.
+                Ok(process) if self.is_ours(pid) => {
+                    batch[held] = Some(process);
+                    held += 1;
+                }
+                Ok(_) | Err(Errno::SRCH) => {}
+                // No file handle to be had: the number has to do.
+                Err(_) => {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
             }
-            Ok(_) | Err(Errno::SRCH) => {}
-            // No file handle to be had: the number has to do.
-            Err(_) => {
-                let _ = kill_process(pid, Signal::KILL);
+            if held == BATCH {
+                kill_batch(&mut batch);
+                held = 0;
             }
-        })
+        });
+        kill_batch(&mut batch);
+        found
     }
+}
+
+/// How many processes are held before they are killed: more than most servers have, and few enough for the usual limit of
+/// 1024 open files and for the stack.
+const BATCH: usize = 512;
+
+fn kill_batch(batch: &mut [Option<OwnedFd>; BATCH]) {
+    for process in batch.iter().flatten() {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
+    batch.fill_with(|| None);
 }
 
 /// A directory, whatever it is called and through whichever mount it is reached.

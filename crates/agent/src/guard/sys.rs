@@ -3,12 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::libc;
-use rustix::mm::{MlockFlags, mlock_with};
+use rustix::mm::{MlockFlags, mlock, mlock_with};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -60,9 +61,15 @@ pub(super) fn set_realtime(priority: i32) -> io::Result<()> {
 }
 
 /// Keeps the pages in `addresses` in memory from now on, as far as they are there already.
-pub(super) fn lock_pages(addresses: std::ops::Range<usize>) -> rustix::io::Result<()> {
+pub(super) fn lock_present(addresses: Range<usize>) -> rustix::io::Result<()> {
     // SAFETY: locking changes no content and no protection, and an address that is not mapped is an error.
     unsafe { mlock_with(addresses.start as *mut _, addresses.len(), MlockFlags::ONFAULT) }
+}
+
+/// Reads the pages in `addresses`, and keeps them in memory from now on.
+pub(super) fn bring_in_and_lock(addresses: Range<usize>) -> rustix::io::Result<()> {
+    // SAFETY: as above.
+    unsafe { mlock(addresses.start as *mut _, addresses.len()) }
 }
 
 /// Makes the command's process the guard's own: ordinary signals, an ordinary victim of the out-of-memory killer if

@@ -3,7 +3,7 @@
 //! It allocates nothing and opens nothing that it cannot do without: it must work when memory is short, the disk hangs,
 //! and the agent is frozen. What it sees and does it publishes in the [`Page`].
 //!
-//! Not here: becoming the guard (`process`). The tests count allocations; `tests/it/guard.rs` has real servers.
+//! Not here: becoming the guard (`process`). The tests below count allocations; `tests/it/guard.rs` has real servers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -144,9 +144,12 @@ impl Watch {
 
     /// Buries the dead: the postmaster, whose status is published, and the orphans that the kernel handed to us.
     fn reap(&self) -> Left {
+        if !self.postmaster.child {
+            return Left::None;
+        }
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if self.postmaster.child && pid == self.postmaster.pid => {
+                Ok(Some((pid, status))) if pid == self.postmaster.pid => {
                     self.page.publish_status(status);
                 }
                 Ok(Some(_)) => {}
@@ -192,3 +195,7 @@ fn timespec(duration: Duration) -> Timespec {
 fn pause(duration: Duration) {
     let _ = clock_nanosleep_relative(ClockId::Monotonic, &timespec(duration));
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
