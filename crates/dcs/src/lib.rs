@@ -1,7 +1,7 @@
 //! The stores behind one trait: the cluster's keys, compare-and-set, keys under a lease, watches.
 //!
 //! Not here: what to write and when (`crates/ha` decides). The key layout and the JSON of each value are in `layout`;
-//! every store passes the conformance suite in `tests/`.
+//! every store passes the suite in `tests/it/store/`.
 
 mod clock;
 mod error;

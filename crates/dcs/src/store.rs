@@ -79,7 +79,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Proves by a write that a quorum acknowledged (to our own member key) that our session lives, and that the leader
     /// key of `epoch` is ours. `None`: the session is gone, or the key is not ours any more. The lease counts from before the
-    /// request was sent.
+    /// request was sent. Before the first [`write_member`](Self::write_member) it repeats what stands in the member key.
     async fn renew(&self, epoch: Epoch) -> Result<Option<Lease>, StoreError>;
 
     /// Deletes the `leader` key of `epoch` if our live session owns it; `false` if it is not ours. Keeps the session.

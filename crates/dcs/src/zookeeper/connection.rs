@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::link::{Call, CallError};
-use super::wire::{self, Connected, Garbled};
+use super::wire::{self, Connected, Garbled, Password};
 
 /// Bytes that wait for a server that does not read; beyond it no further request is taken from the queue.
 const MAX_UNWRITTEN: usize = 4 << 20;
@@ -43,7 +43,7 @@ pub struct Hello {
     pub timeout: Duration,
     /// 0 for a new session.
     pub session: i64,
-    pub password: Vec<u8>,
+    pub password: Password,
 }
 
 #[derive(Debug)]

@@ -51,6 +51,7 @@ impl ZooKeeper {
 
     pub(super) async fn renew_leader(&self, wanted: Epoch) -> Result<Option<Lease>, CallError> {
         let link = &*self.link().await?;
+        self.adopt_member_value(link).await?;
         let sent = boot_now();
         // Both at once: the server reads the leader key after it has applied the write.
         let written = self.send_member(link)?;
@@ -87,6 +88,18 @@ impl ZooKeeper {
         let link = &*self.link().await?;
         let written = self.send_member(link)?;
         self.settle_member(link, written).await.map(|_| ())
+    }
+
+    /// An agent that took up its predecessor's session renews before it knows what to say of its server: it repeats
+    /// what stands there.
+    async fn adopt_member_value(&self, link: &Link) -> Result<(), CallError> {
+        if self.lock_member().is_some() {
+            return Ok(());
+        }
+        if let Some((value, _)) = link.read(&self.own_member()?).optional().await? {
+            self.lock_member().get_or_insert(value);
+        }
+        Ok(())
     }
 
     /// Puts the rewrite of the member key in the queue, with the value that is the newest at that moment.

@@ -6,7 +6,7 @@
 //! 0.11) hides the session's password, sends queued requests after a reconnect, does its I/O on a thread of its own and
 //! backs off for longer than a session lasts.
 //!
-//! Not here: TLS and authentication of ZooKeeper. Tested on real servers in `tests/it/store.rs`.
+//! Not here: TLS and authentication of ZooKeeper. Tested on real servers in `tests/it/store/`.
 
 mod connection;
 mod lease;

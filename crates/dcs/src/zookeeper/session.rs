@@ -124,7 +124,7 @@ impl Keeper {
         let granted = Duration::from_millis(u64::try_from(connected.timeout_ms).unwrap_or(0));
         if connected.session == 0 || granted.is_zero() {
             let gone = self.identity.take().ok_or(Garbled)?;
-            warn!("zookeeper {host}: {gone:?} has expired; asking for a new one");
+            warn!("zookeeper {host}: session {:#x} has expired; asking for a new one", gone.id);
             return Ok(None);
         }
         let created_with = match &self.identity {
@@ -132,7 +132,7 @@ impl Keeper {
             _ => granted,
         };
         let identity = Identity { id: connected.session, password: connected.password, created_with };
-        info!("zookeeper {host}: connected with {identity:?}, time-out {} ms", granted.as_millis());
+        info!("zookeeper {host}: connected, session {:#x} of {} ms", identity.id, granted.as_millis());
         if self.identity.as_ref() != Some(&identity) {
             self.save(&identity);
         }

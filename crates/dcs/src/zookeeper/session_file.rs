@@ -11,19 +11,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::wire::Password;
+
 /// A session of the server.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub id: i64,
-    pub password: Vec<u8>,
+    pub password: Password,
     /// What was granted when it was created: what a restarted server gives it until it hears from us.
     pub created_with: Duration,
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "session {:#x}", self.id)
-    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,7 +37,7 @@ pub fn read(path: &Path, member: &str) -> Option<Identity> {
     let content: Content = serde_json::from_slice(&bytes).ok().filter(|content: &Content| content.member == member)?;
     Some(Identity {
         id: content.session,
-        password: content.password,
+        password: Password(content.password),
         created_with: Duration::from_millis(content.created_with_ms),
     })
 }
@@ -51,7 +47,7 @@ pub fn write(path: &Path, member: &str, identity: &Identity) -> io::Result<()> {
     let content = Content {
         member: member.to_owned(),
         session: identity.id,
-        password: identity.password.clone(),
+        password: identity.password.0.clone(),
         created_with_ms: u64::try_from(identity.created_with.as_millis()).unwrap_or(u64::MAX),
     };
     let mut fresh = path.as_os_str().to_owned();
@@ -77,7 +73,7 @@ mod tests {
     fn a_session_reads_back_and_belongs_to_one_member() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("session");
-        let identity = Identity { id: -5, password: vec![0, 255, 7], created_with: Duration::from_secs(8) };
+        let identity = Identity { id: -5, password: Password(vec![0, 255, 7]), created_with: Duration::from_secs(8) };
         assert_eq!(read(&path, "/service/c/members/a"), None);
         for _ in 0..2 {
             write(&path, "/service/c/members/a", &identity).expect("a writable directory");

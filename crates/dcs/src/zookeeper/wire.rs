@@ -25,6 +25,16 @@ pub struct Stat {
 
 const STAT_LEN: usize = 68;
 
+/// The secret of a session: whoever has it can act as its owner. Never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Password(pub Vec<u8>);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(hidden)")
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
     Create {
@@ -104,16 +114,16 @@ pub fn encode_ping(out: &mut BytesMut) {
 }
 
 /// The first frame of a connection. `session` 0 and an empty password ask for a new session.
-pub fn encode_connect(last_zxid: i64, timeout_ms: i32, session: i64, password: &[u8], out: &mut BytesMut) {
+pub fn encode_connect(last_zxid: i64, timeout_ms: i32, session: i64, password: &Password, out: &mut BytesMut) {
     framed(out, |out| {
         out.put_i32(0);
         out.put_i64(last_zxid);
         out.put_i32(timeout_ms);
         out.put_i64(session);
-        if password.is_empty() {
+        if password.0.is_empty() {
             put_bytes(out, &[0; 16])
         } else {
-            put_bytes(out, password)
+            put_bytes(out, &password.0)
         }
         // Never a read-only server: it is cut off from its quorum.
         out.put_u8(0);
@@ -126,7 +136,7 @@ pub struct Connected {
     pub timeout_ms: i32,
     /// 0: the session that was asked for is gone.
     pub session: i64,
-    pub password: Vec<u8>,
+    pub password: Password,
 }
 
 /// The frame is cut off or not what it should be.
@@ -152,7 +162,7 @@ pub fn decode_connected(mut frame: Bytes) -> Result<Connected, Garbled> {
     let _protocol = frame.try_get_i32().map_err(|_| Garbled)?;
     let timeout_ms = frame.try_get_i32().map_err(|_| Garbled)?;
     let session = frame.try_get_i64().map_err(|_| Garbled)?;
-    let password = take_bytes(&mut frame)?.to_vec();
+    let password = Password(take_bytes(&mut frame)?.to_vec());
     Ok(Connected { timeout_ms, session, password })
 }
 

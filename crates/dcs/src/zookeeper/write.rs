@@ -1,7 +1,7 @@
 //! The persistent keys: compare-and-set, parents on demand, and the cluster as a whole.
 
 use super::ZooKeeper;
-use super::link::{CallError, Link, Refusal};
+use super::link::{CallError, Link, QUEUE, Refusal};
 use crate::{Expect, Written};
 
 /// Rounds of a write that finds the key gone and there in turn.
@@ -85,16 +85,8 @@ impl ZooKeeper {
                 found.extend(children.into_iter().map(|child| format!("{parent}/{child}")));
                 next += 1;
             }
-            let deletions: Vec<_> = found.iter().rev().map(|path| link.delete(path, None)).collect();
-            let mut all_gone = true;
-            for deletion in deletions {
-                match deletion.get().await {
-                    Ok(()) | Err(CallError::Refused(Refusal::NoNode)) => {}
-                    Err(CallError::Refused(Refusal::NotEmpty)) => all_gone = false,
-                    Err(error) => return Err(error),
-                }
-            }
-            if all_gone {
+            found.reverse();
+            if delete_each(link, &found).await? {
                 return Ok(());
             }
         }
@@ -110,4 +102,21 @@ impl ZooKeeper {
         names.sort();
         Ok(names)
     }
+}
+
+/// `false` if one of them has children again.
+async fn delete_each(link: &Link, paths: &[String]) -> Result<bool, CallError> {
+    let mut all_gone = true;
+    // A part of the queue at a time, so that there is room for a renewal.
+    for some in paths.chunks(QUEUE / 4) {
+        let deletions: Vec<_> = some.iter().map(|path| link.delete(path, None)).collect();
+        for deletion in deletions {
+            match deletion.get().await {
+                Ok(()) | Err(CallError::Refused(Refusal::NoNode)) => {}
+                Err(CallError::Refused(Refusal::NotEmpty)) => all_gone = false,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(all_gone)
 }

@@ -1,104 +1,12 @@
-//! What every store must do, on real ZooKeeper servers; and what only ZooKeeper does: sessions that outlive connections,
-//! servers and processes, and a follower that answers reads after its quorum has gone on without it.
-//!
-//! Each client lives as in the agent: on a thread of its own, used from another runtime.
+//! What every store must do, on a real server.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pgherd_dcs::{
-    Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written, ZooKeeperOptions, boot_now, open,
-};
+use pgherd_dcs::{Acquired, Expect, Key, Outcome, Written, ZooKeeperOptions, boot_now};
 use pgherd_ha::{Epoch, LeaderOwner, Lease, View};
-use tokio::sync::oneshot;
 
-use crate::harness::zookeeper::{Ensemble, ZooKeeperServer};
-
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// A client on its own thread. Dropped, it is gone as after a kill: its socket closes, its session stays.
-struct Client {
-    store: Arc<dyn Store>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Client {
-    async fn start(options: ZooKeeperOptions) -> Client {
-        let client = Client::start_unconnected(options);
-        client.store.ready(LIMIT).await.expect("the server runs");
-        client
-    }
-
-    fn start_unconnected(options: ZooKeeperOptions) -> Client {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (hand_over, taken) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let store = open(&StoreOptions::ZooKeeper(options)).expect("good options");
-                hand_over.send(store).expect("the test waits for it");
-                let _ = stopped.await;
-            });
-        });
-        let store = taken.recv().expect("the thread hands it over");
-        Client { store, stop: Some(stop), thread: Some(thread) }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-fn options(name: &str, hosts: &[String]) -> ZooKeeperOptions {
-    ZooKeeperOptions {
-        hosts: hosts.to_vec(),
-        namespace: "/service/".into(),
-        scope: "my_cluster".into(),
-        name: Some(name.into()),
-        ttl: Duration::from_secs(8),
-        retry_timeout: Duration::from_secs(3),
-        session_file: None,
-    }
-}
-
-/// A member key as an agent would write it; what it says is of no matter here.
-const MEMBER: &[u8] = br#"{"conn_url":"postgres://h:5432/postgres","state":"running","role":"replica"}"#;
-
-/// Waits until `condition` answers.
-async fn until<T>(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(answer) = condition().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "no {what} within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn load(client: &Client) -> View {
-    client.store.load().await.expect("the server runs")
-}
-
-/// Writes the member key and takes the lead.
-async fn lead(client: &Client) -> Lease {
-    client.store.write_member(MEMBER).await.expect("the server runs");
-    match client.store.acquire().await.expect("the server runs") {
-        Acquired::Ours(lease) => lease,
-        Acquired::Taken => panic!("the leader key is free"),
-    }
-}
-
-async fn renew(client: &Client, epoch: Epoch) -> Option<Lease> {
-    client.store.renew(epoch).await.expect("the server runs")
-}
+use super::{Client, LIMIT, MEMBER, lead, load, options, renew, until};
+use crate::harness::zookeeper::ZooKeeperServer;
 
 #[tokio::test]
 async fn of_eight_that_race_for_the_key_one_wins() {
@@ -252,62 +160,6 @@ async fn the_key_outlives_the_lease_and_not_for_long() {
 }
 
 #[tokio::test]
-async fn a_restart_of_the_server_within_three_seconds_changes_nothing() {
-    let mut server = ZooKeeperServer::start();
-    let one = Client::start(options("one", &[server.address()])).await;
-    let lease = lead(&one).await;
-    let mut changes = one.store.changes();
-    changes.mark_unchanged();
-    server.kill();
-    let killed = Instant::now();
-    tokio::time::timeout(LIMIT, changes.changed()).await.expect("a lost connection is a hint").expect("it lives");
-    let error = one.store.renew(lease.epoch).await.expect_err("no server");
-    assert!(error.retry, "{error}");
-    // The length of the fault, not a wait for anything.
-    tokio::time::sleep_until((killed + Duration::from_millis(2_300)).into()).await;
-    server.restart();
-    let renewed = until("renewal", Duration::from_secs(3), async || one.store.renew(lease.epoch).await.ok()).await;
-    assert_eq!(renewed.map(|lease| lease.epoch), Some(lease.epoch), "session and key were lost");
-}
-
-#[tokio::test]
-async fn a_killed_agents_session_is_taken_up_by_the_next() {
-    let server = ZooKeeperServer::start();
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file: PathBuf = directory.path().join("session");
-    let with_file = || ZooKeeperOptions { session_file: Some(file.clone()), ..options("one", &[server.address()]) };
-    let first = Client::start(with_file()).await;
-    let lease = lead(&first).await;
-    until("session file", LIMIT, async || file.exists().then_some(())).await;
-    drop(first);
-
-    let second = Client::start(with_file()).await;
-    assert_eq!(load(&second).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Me));
-    second.store.write_member(MEMBER).await.expect("the server runs");
-    let renewed = renew(&second, lease.epoch).await.expect("the key is still ours");
-    assert_eq!(renewed.epoch, lease.epoch);
-    assert!(!file.with_extension("new").exists());
-    second.store.close().await.expect("the server runs");
-    assert!(!file.exists(), "a closed session is not to be taken up");
-
-    // Without its session a node does not take another's key for its own, though its name is in it.
-    let third = Client::start(with_file()).await;
-    assert!(load(&third).await.leader.is_none(), "closing freed the key at once");
-    let lease = lead(&third).await;
-    drop(third);
-    std::fs::remove_file(&file).expect("the third client's file");
-    let fourth = Client::start(with_file()).await;
-    fourth.store.write_member(MEMBER).await.expect("the server runs");
-    assert_eq!(load(&fourth).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Other));
-    assert_eq!(renew(&fourth, lease.epoch).await, None);
-    assert_eq!(fourth.store.acquire().await.expect("a verdict"), Acquired::Taken);
-    assert!(!fourth.store.release(lease.epoch).await.expect("a verdict"));
-    // The member key was taken over: it does not go with the old session.
-    until("free leader key", LIMIT, async || load(&fourth).await.leader.is_none().then_some(())).await;
-    assert!(load(&fourth).await.member("one").is_some());
-}
-
-#[tokio::test]
 async fn a_change_wakes_whoever_has_loaded() {
     let server = ZooKeeperServer::start();
     let one = Client::start(options("one", &[server.address()])).await;
@@ -342,56 +194,6 @@ async fn a_change_wakes_whoever_has_loaded() {
 }
 
 #[tokio::test]
-async fn a_follower_without_its_quorum_renews_nothing() {
-    let ensemble = Ensemble::start();
-    let leader = ensemble.leader();
-    let follower = (leader + 1) % 3;
-    // This client knows only the follower, as if the network had cut the others off for it, too.
-    let one = Client::start(ZooKeeperOptions {
-        retry_timeout: Duration::from_secs(1),
-        ..options("one", &[ensemble.servers[follower].address()])
-    })
-    .await;
-    // A second one only reads: a session's reads wait for its own writes, so the first would not see the trap.
-    let onlooker =
-        Client::start(ZooKeeperOptions { name: None, ..options("", &[ensemble.servers[follower].address()]) }).await;
-    let lease = lead(&one).await;
-    assert!(renew(&one, lease.epoch).await.is_some());
-    for at in (0..3).filter(|at| *at != follower) {
-        ensemble.servers[at].sigstop();
-    }
-    let stopped = boot_now();
-    let mut still_read = 0;
-    let mut last_error: Option<StoreError> = None;
-    while boot_now() < lease.end() + Duration::from_secs(1) {
-        match one.store.renew(lease.epoch).await {
-            Ok(Some(renewed)) => panic!("renewed {:?} after the quorum was gone", renewed.sent.since(stopped)),
-            Ok(None) => {}
-            Err(error) => last_error = Some(error),
-        }
-        let seen = onlooker.store.load().await;
-        still_read += usize::from(seen.is_ok_and(|view| view.leader.is_some_and(|leader| leader.epoch == lease.epoch)));
-    }
-    assert!(still_read > 3, "the trap that this test is about did not open");
-    assert!(last_error.is_some());
-    for at in (0..3).filter(|at| *at != follower) {
-        ensemble.servers[at].sigcont();
-    }
-}
-
-#[tokio::test]
-async fn a_lost_leader_of_the_ensemble_is_survived() {
-    let mut ensemble = Ensemble::start();
-    let hosts: Vec<String> = ensemble.servers.iter().map(ZooKeeperServer::address).collect();
-    let one = Client::start(options("one", &hosts)).await;
-    let lease = lead(&one).await;
-    let leader = ensemble.leader();
-    ensemble.servers[leader].kill();
-    let renewed = until("renewal", LIMIT, async || one.store.renew(lease.epoch).await.ok()).await;
-    assert_eq!(renewed.map(|lease| lease.epoch), Some(lease.epoch), "session and key were lost");
-}
-
-#[tokio::test]
 async fn a_request_that_is_not_answered_is_unknown_and_one_that_was_not_sent_is_not_done() {
     let server = ZooKeeperServer::start();
     let one = Client::start(ZooKeeperOptions {
@@ -413,29 +215,6 @@ async fn a_request_that_is_not_answered_is_unknown_and_one_that_was_not_sent_is_
     assert!(error.cause.contains("no connection"), "{error}");
     server.sigcont();
     until("answer", LIMIT, async || one.store.load().await.ok()).await;
-}
-
-#[tokio::test]
-async fn a_changed_ttl_keeps_session_and_key() {
-    let server = ZooKeeperServer::start();
-    let one = Client::start(options("one", &[server.address()])).await;
-    let lease = lead(&one).await;
-    assert_eq!(lease.granted, Duration::from_secs(8));
-    one.store.set_ttl(Duration::from_secs(5));
-    let renewed = until("shorter lease", LIMIT, async || {
-        let renewed = one.store.renew(lease.epoch).await.ok()?.expect("the key is still ours");
-        (renewed.granted == Duration::from_secs(5)).then_some(renewed)
-    })
-    .await;
-    assert_eq!(renewed.epoch, lease.epoch);
-    // Longer than at the session's creation does not count for this session.
-    one.store.set_ttl(Duration::from_secs(20));
-    let renewed = until("longer lease", LIMIT, async || {
-        let renewed = one.store.renew(lease.epoch).await.ok()?.expect("the key is still ours");
-        (renewed.granted > Duration::from_secs(5)).then_some(renewed)
-    })
-    .await;
-    assert_eq!(renewed.granted, Duration::from_secs(8));
 }
 
 #[tokio::test]

@@ -1,0 +1,174 @@
+//! What only ZooKeeper does: sessions that outlive connections, servers and processes, and a follower that answers
+//! reads after its quorum has gone on without it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pgherd_dcs::{Acquired, StoreError, ZooKeeperOptions, boot_now};
+use pgherd_ha::LeaderOwner;
+
+use super::{Client, LIMIT, MEMBER, lead, load, options, renew, until};
+use crate::harness::zookeeper::{Ensemble, ZooKeeperServer};
+
+#[tokio::test]
+async fn a_restart_of_the_server_within_three_seconds_changes_nothing() {
+    let mut server = ZooKeeperServer::start();
+    let one = Client::start(options("one", &[server.address()])).await;
+    let lease = lead(&one).await;
+    let mut changes = one.store.changes();
+    changes.mark_unchanged();
+    server.kill();
+    let killed = Instant::now();
+    tokio::time::timeout(LIMIT, changes.changed()).await.expect("a lost connection is a hint").expect("it lives");
+    let error = one.store.renew(lease.epoch).await.expect_err("no server");
+    assert!(error.retry, "{error}");
+    // The length of the fault, not a wait for anything.
+    tokio::time::sleep_until((killed + Duration::from_millis(2_300)).into()).await;
+    server.restart();
+    let renewed = until("renewal", Duration::from_secs(3), async || one.store.renew(lease.epoch).await.ok()).await;
+    assert_eq!(renewed.map(|lease| lease.epoch), Some(lease.epoch), "session and key were lost");
+}
+
+#[tokio::test]
+async fn a_killed_agents_session_is_taken_up_by_the_next() {
+    let server = ZooKeeperServer::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file: PathBuf = directory.path().join("session");
+    let with_file = || ZooKeeperOptions { session_file: Some(file.clone()), ..options("one", &[server.address()]) };
+    let first = Client::start(with_file()).await;
+    let lease = lead(&first).await;
+    until("session file", LIMIT, async || file.exists().then_some(())).await;
+    drop(first);
+
+    let second = Client::start(with_file()).await;
+    assert_eq!(load(&second).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Me));
+    let renewed = renew(&second, lease.epoch).await.expect("the key is still ours");
+    assert!(load(&second).await.member("one").is_some_and(|member| !member.conn_url.is_empty()), "it keeps its value");
+    assert_eq!(renewed.epoch, lease.epoch);
+    assert!(!file.with_extension("new").exists());
+    second.store.close().await.expect("the server runs");
+    assert!(!file.exists(), "a closed session is not to be taken up");
+
+    // Without its session a node does not take another's key for its own, though its name is in it.
+    let third = Client::start(with_file()).await;
+    assert!(load(&third).await.leader.is_none(), "closing freed the key at once");
+    let lease = lead(&third).await;
+    drop(third);
+    std::fs::remove_file(&file).expect("the third client's file");
+    let fourth = Client::start(with_file()).await;
+    fourth.store.write_member(MEMBER).await.expect("the server runs");
+    assert_eq!(load(&fourth).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Other));
+    assert_eq!(renew(&fourth, lease.epoch).await, None);
+    assert_eq!(fourth.store.acquire().await.expect("a verdict"), Acquired::Taken);
+    assert!(!fourth.store.release(lease.epoch).await.expect("a verdict"));
+    // The member key was taken over: it does not go with the old session.
+    until("free leader key", LIMIT, async || load(&fourth).await.leader.is_none().then_some(())).await;
+    assert!(load(&fourth).await.member("one").is_some());
+}
+
+#[tokio::test]
+async fn a_follower_without_its_quorum_renews_nothing() {
+    let ensemble = Ensemble::start();
+    let leader = ensemble.leader();
+    let follower = (leader + 1) % 3;
+    // This client knows only the follower, as if the network had cut the others off for it, too.
+    let one = Client::start(ZooKeeperOptions {
+        retry_timeout: Duration::from_secs(1),
+        ..options("one", &[ensemble.servers[follower].address()])
+    })
+    .await;
+    // A second one only reads: a session's reads wait for its own writes, so the first would not see the trap.
+    let onlooker =
+        Client::start(ZooKeeperOptions { name: None, ..options("", &[ensemble.servers[follower].address()]) }).await;
+    let lease = lead(&one).await;
+    assert!(renew(&one, lease.epoch).await.is_some());
+    for at in (0..3).filter(|at| *at != follower) {
+        ensemble.servers[at].sigstop();
+    }
+    let stopped = boot_now();
+    let mut still_read = 0;
+    let mut last_error: Option<StoreError> = None;
+    while boot_now() < lease.end() + Duration::from_secs(1) {
+        match one.store.renew(lease.epoch).await {
+            Ok(Some(renewed)) => panic!("renewed {:?} after the quorum was gone", renewed.sent.since(stopped)),
+            Ok(None) => {}
+            Err(error) => last_error = Some(error),
+        }
+        let seen = onlooker.store.load().await;
+        still_read += usize::from(seen.is_ok_and(|view| view.leader.is_some_and(|leader| leader.epoch == lease.epoch)));
+    }
+    assert!(still_read > 3, "the trap that this test is about did not open");
+    assert!(last_error.is_some());
+    for at in (0..3).filter(|at| *at != follower) {
+        ensemble.servers[at].sigcont();
+    }
+}
+
+#[tokio::test]
+async fn a_lost_leader_of_the_ensemble_is_survived() {
+    let mut ensemble = Ensemble::start();
+    let hosts: Vec<String> = ensemble.servers.iter().map(ZooKeeperServer::address).collect();
+    let one = Client::start(options("one", &hosts)).await;
+    let lease = lead(&one).await;
+    let leader = ensemble.leader();
+    ensemble.servers[leader].kill();
+    let renewed = until("renewal", LIMIT, async || one.store.renew(lease.epoch).await.ok()).await;
+    assert_eq!(renewed.map(|lease| lease.epoch), Some(lease.epoch), "session and key were lost");
+}
+
+#[tokio::test]
+async fn a_changed_ttl_keeps_session_and_key() {
+    let server = ZooKeeperServer::start();
+    let one = Client::start(options("one", &[server.address()])).await;
+    let lease = lead(&one).await;
+    assert_eq!(lease.granted, Duration::from_secs(8));
+    one.store.set_ttl(Duration::from_secs(5));
+    let renewed = until("shorter lease", LIMIT, async || {
+        let renewed = one.store.renew(lease.epoch).await.ok()?.expect("the key is still ours");
+        (renewed.granted == Duration::from_secs(5)).then_some(renewed)
+    })
+    .await;
+    assert_eq!(renewed.epoch, lease.epoch);
+    // Longer than at the session's creation does not count for this session.
+    one.store.set_ttl(Duration::from_secs(20));
+    let renewed = until("longer lease", LIMIT, async || {
+        let renewed = one.store.renew(lease.epoch).await.ok()?.expect("the key is still ours");
+        (renewed.granted > Duration::from_secs(5)).then_some(renewed)
+    })
+    .await;
+    assert_eq!(renewed.granted, Duration::from_secs(8));
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_left_for_another_while_the_lease_lasts() {
+    let ensemble = Ensemble::start();
+    let first = (ensemble.leader() + 1) % 3;
+    // Tried in this order: it begins with a follower, and the other two are a quorum without it.
+    let hosts: Vec<String> = (0..3).map(|at| ensemble.servers[(first + at) % 3].address()).collect();
+    let one = Client::start(options("one", &hosts)).await;
+    let lease = lead(&one).await;
+    let lease = renew(&one, lease.epoch).await.expect("it is ours");
+    ensemble.servers[first].sigstop();
+    let renewed = until("renewal", LIMIT, async || one.store.renew(lease.epoch).await.ok()).await;
+    let renewed = renewed.expect("session and key are ours still");
+    assert!(
+        renewed.sent < lease.deadline(),
+        "renewed only {:?} after the writer's end",
+        renewed.sent.since(lease.deadline())
+    );
+    ensemble.servers[first].sigcont();
+}
+
+#[tokio::test]
+async fn a_server_frozen_for_three_seconds_costs_nothing() {
+    let server = ZooKeeperServer::start();
+    let one = Client::start(options("one", &[server.address()])).await;
+    let lease = lead(&one).await;
+    server.sigstop();
+    // The length of the fault, not a wait for anything.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    server.sigcont();
+    let renewed = until("renewal", LIMIT, async || one.store.renew(lease.epoch).await.ok()).await;
+    let renewed = renewed.expect("session and key are ours still");
+    assert!(renewed.sent < lease.deadline() && renewed.epoch == lease.epoch);
+}
