@@ -60,6 +60,25 @@ pub struct Network {
 pub struct NetworkError(String);
 
 impl Network {
+    /// The networks that the entries of `restapi.allowlist` stand for: addresses, networks, and names of hosts. A name that
+    /// cannot be resolved now lets nobody in, and is told in the log.
+    pub async fn resolve(entries: &[String]) -> Vec<Network> {
+        let resolved = entries.iter().map(async |entry| match entry.parse() {
+            Ok(network) => vec![network],
+            Err(_) => {
+                let found = lookup((entry.clone(), 0)).await;
+                if found.is_empty() {
+                    tracing::warn!(
+                        entry,
+                        "restapi.allowlist: neither an address, nor a network, nor a name that resolves"
+                    );
+                }
+                found.into_iter().map(Network::from).collect()
+            }
+        });
+        join_all(resolved).await.into_iter().flatten().collect()
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         let shared = |a: u128, b: u128, bits: u8| self.prefix == 0 || (a ^ b) >> (bits - self.prefix) == 0;
         match (self.address, address.to_canonical()) {
@@ -97,8 +116,8 @@ impl FromStr for Network {
 pub struct Access {
     /// `restapi.authentication`
     pub auth: Option<BasicAuth>,
-    /// `restapi.allowlist`, names resolved.
-    pub allowlist: Vec<Network>,
+    /// `restapi.allowlist`, resolved; `None` if there is none. An empty one lets nobody in.
+    pub allowlist: Option<Vec<Network>>,
     /// `restapi.allowlist_include_members`
     pub include_members: bool,
 }
@@ -113,7 +132,7 @@ impl Access {
         view: Option<&View>,
     ) -> Result<(), Response> {
         let with_members = with_members && self.include_members;
-        if (with_members || !self.allowlist.is_empty()) && !self.allows(client, with_members, view).await {
+        if (with_members || self.allowlist.is_some()) && !self.allows(client, with_members, view).await {
             return Err(reply::text(StatusCode::FORBIDDEN, "Access is denied"));
         }
         let Some(auth) = &self.auth else { return Ok(()) };
@@ -127,7 +146,7 @@ impl Access {
 
     async fn allows(&self, client: Option<IpAddr>, with_members: bool, view: Option<&View>) -> bool {
         let Some(client) = client else { return false };
-        if self.allowlist.iter().any(|network| network.contains(client)) {
+        if self.allowlist.iter().flatten().any(|network| network.contains(client)) {
             return true;
         }
         let members = view.filter(|_| with_members).map_or(&[][..], |view| &view.members);
@@ -176,6 +195,17 @@ mod tests {
         for text in ["", "10.0.0.0/33", "::/129", "host", "1.2.3.4/x", "1.2.3.4/-1"] {
             assert!(text.parse::<Network>().is_err(), "{text:?} was accepted");
         }
+    }
+
+    #[tokio::test]
+    async fn an_allowlist_may_name_hosts() {
+        let entries = ["10.0.0.0/8", "localhost", "no such host"].map(str::to_owned);
+        let networks = Network::resolve(&entries).await;
+        let allows = |text: &str| {
+            let address: IpAddr = text.parse().expect("an address");
+            networks.iter().any(|network| network.contains(address))
+        };
+        assert!(allows("10.1.2.3") && allows("127.0.0.1") && !allows("127.0.0.2") && !allows("11.0.0.1"));
     }
 
     #[test]

@@ -101,7 +101,8 @@ fn member(view: &View, member: &Member) -> Map<String, Value> {
     body
 }
 
-/// The lag comes first when it is known, and second when it is not: so the tools that print keys in their order show it.
+/// The lag comes first when it is known, and second when it is not: so the tools that print keys in their order show
+/// it.
 fn put_position<F>(lag: &str, lsn: &str, position: Option<Lsn>, view: &View, put: &mut F)
 where
     F: FnMut(&str, Value) -> Option<Value>,

@@ -1,5 +1,5 @@
-//! JSON as Python's `json.dumps` writes it by default, which is what the tools around Patroni compare and grep: `, ` and `: `
-//! between items, and every character outside ASCII escaped.
+//! JSON as Python's `json.dumps` writes it by default, which is what the tools around Patroni compare and grep: `, `
+//! and `: ` between items, and every character outside ASCII escaped.
 //!
 //! Not here: the JSON of the store, which has no spaces (`pgherd_dcs::layout`).
 

@@ -52,8 +52,8 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// A number of bytes: an integer (decimal, `0x` or leading `0` as in C) or a decimal fraction, and a unit of PostgreSQL's.
-/// `None` for what is not one, which means no limit to the health checks.
+/// A number of bytes: an integer (decimal, `0x` or leading `0` as in C) or a decimal fraction, and a unit of
+/// PostgreSQL's. `None` for what is not one, which means no limit to the health checks.
 pub fn parse_bytes(text: &str) -> Option<i64> {
     let units = [("", 0), ("B", 0), ("kB", 10), ("MB", 20), ("GB", 30), ("TB", 40)];
     parse_quantity(text, |unit| units.iter().find(|(name, _)| *name == unit).map(|(_, shift)| (1_u64 << shift) as f64))

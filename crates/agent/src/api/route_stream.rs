@@ -1,7 +1,7 @@
 //! `GET /pgherd/route`: what this node is to an entrypoint, as a stream of JSON lines, pushed the moment it changes.
 //!
-//! What is left of the permit is computed when a line is made, from the permit that the lease's thread last stored. Not here:
-//! the meaning of a line (`pgherd_ha::RouteMessage`). Tested below.
+//! What is left of the permit is computed when a line is made, from the permit that the lease's thread last stored. Not
+//! here: the meaning of a line (`pgherd_ha::RouteMessage`). Tested below.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::snapshot::PermitCell;
 use super::{ApiState, reply};
 
-/// How many entrypoints may listen. A stream costs some ten kilobytes; a cluster has an entrypoint or two, and an application
-/// host with one of its own is still one stream. Half of the server's connections stay for everybody else.
+/// How many entrypoints may listen. A stream costs some ten kilobytes; a cluster has an entrypoint or two, and an
+/// application host with one of its own is still one stream. Half of the server's connections stay for everybody else.
 pub const MAX_STREAMS: usize = 64;
 
 /// At least this often a line goes out.
@@ -130,6 +130,33 @@ mod tests {
             let seen = (line.node.epoch.map(|epoch| epoch.0), line.node.permit_ms, line.node.paused);
             assert_eq!(seen, expected, "{permit:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_goes_out_at_once_then_on_every_change_and_at_least_every_second() {
+        let (daemon, node) = watch::channel(Arc::new(super::super::fixture::node_route()));
+        let source = RouteSource::new(node);
+        let permit = PermitCell::default();
+        let slot = source.free.clone().try_acquire_owned().expect("a free place");
+        let mut lines = Lines { node: source.node, permit, received: boot_now(), first: true, _slot: slot };
+        let started = tokio::time::Instant::now();
+        let mut line = async || {
+            let line = lines.next().await.expect("a line");
+            let message: RouteMessage = serde_json::from_slice(&line).expect("a message");
+            (message.node.state, started.elapsed().as_millis())
+        };
+        assert_eq!(line().await, ("running".into(), 0));
+        let stopping = Arc::new(NodeRoute { state: "stopping".into(), ..super::super::fixture::node_route() });
+        daemon.send_replace(stopping.clone());
+        assert_eq!(line().await, ("stopping".into(), 0));
+        // A change that the daemon does not announce, such as a position, goes along with the next line.
+        daemon.send_if_modified(|node| {
+            *node = Arc::new(NodeRoute { state: "stopped".into(), ..NodeRoute::clone(&stopping) });
+            false
+        });
+        assert_eq!(line().await, ("stopped".into(), 1_000));
+        drop(daemon);
+        assert_eq!(lines.next().await, None);
     }
 
     #[test]

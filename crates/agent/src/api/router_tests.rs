@@ -98,7 +98,11 @@ async fn the_status_of_a_standby_and_of_a_server_that_does_not_answer() {
     });
     let (status, _, body) = fixture.call("GET", "/replica", "").await;
     assert_eq!(status.as_u16(), 200);
-    let xlog = r#""role": "replica", "server_version": 150018, "xlog": {"received_location": 50331776, "replayed_location": 50331776, "replayed_timestamp": null, "paused": false}, "timeline": 2, "replication_state": "streaming", "dcs_last_seen""#;
+    let xlog = concat!(
+        r#""role": "replica", "server_version": 150018, "xlog": {"received_location": 50331776, "#,
+        r#""replayed_location": 50331776, "replayed_timestamp": null, "paused": false}, "timeline": 2, "#,
+        r#""replication_state": "streaming", "dcs_last_seen""#
+    );
     assert!(body.contains(xlog), "{body}");
 
     fixture.change(|snapshot| {
@@ -296,10 +300,12 @@ async fn changes_need_permission_and_reading_does_not() {
     assert_eq!(call(Some("Basic YWRtaW46czNjcmV0")).await.0, 202);
     assert_eq!(fixture.call("GET", "/config", "").await.0.as_u16(), 200);
 
-    with(Access { allowlist: vec!["10.0.0.0/8".parse().expect("a network")], ..Access::default() });
+    with(Access { allowlist: Some(vec!["10.0.0.0/8".parse().expect("a network")]), ..Access::default() });
     assert_eq!(call(None).await, (403, false, "Access is denied".into()));
-    with(Access { allowlist: vec!["127.0.0.0/8".parse().expect("a network")], ..Access::default() });
+    with(Access { allowlist: Some(vec!["127.0.0.0/8".parse().expect("a network")]), ..Access::default() });
     assert_eq!(call(None).await.0, 202);
+    with(Access { allowlist: Some(Vec::new()), ..Access::default() });
+    assert_eq!(call(None).await.0, 403);
 
     let mut members = view();
     members.members[0].api_url = "http://127.0.0.1:8008/patroni".into();

@@ -1,4 +1,5 @@
-//! The listening sockets and what keeps them safe from their clients: a bound on connections, on headers, and on patience.
+//! The listening sockets and what keeps them safe from their clients: a bound on connections, on headers, and on
+//! patience.
 //!
 //! Not here: what is answered (`router`). Tested in `server_tests` with raw sockets.
 
@@ -22,11 +23,11 @@ use tower::Service;
 use super::router::{ClientAddress, router};
 use super::state::ApiState;
 
-/// Twice the number of route streams; the rest are health checks and people, who come and go within milliseconds. At some 20 kB
-/// a connection the worst case stays within the memory that the agent may have.
+/// Twice the number of route streams; the rest are health checks and people, who come and go within milliseconds. At
+/// some 20 kB a connection the worst case stays within the memory that the agent may have.
 const MAX_CONNECTIONS: usize = 128;
-/// From the first wait for a request until its headers are complete, which also ends a connection kept alive for nothing.
-/// Patroni's keep-alive.
+/// From the first wait for a request until its headers are complete, which also ends a connection kept alive for
+/// nothing. Patroni's keep-alive.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
 /// A request line and some headers; a larger head is answered with 431.
 const LARGEST_HEAD: usize = 16 << 10;
@@ -34,6 +35,9 @@ const LARGEST_HEAD: usize = 16 << 10;
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 /// How many connections wait in the kernel while all places are taken.
 const BACKLOG: i32 = 128;
+/// How long a request in progress may take when the server stops: an answer is written within milliseconds, and who
+/// waits for a restart or a switchover is told by the store how it ended.
+const GRACE: Duration = Duration::from_secs(1);
 /// The pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -54,7 +58,7 @@ pub enum ApiError {
     #[error("`restapi.listen` has no address to listen on")]
     NoAddress,
     #[error(
-        "`restapi.certfile` ({0}) is not supported yet: the REST API speaks plain HTTP only; remove it or keep Patroni here"
+        "`restapi.certfile` ({0}) is not supported yet: the REST API speaks plain HTTP; remove it to go on without TLS"
     )]
     TlsNotSupported(PathBuf),
 }
@@ -89,12 +93,12 @@ impl ServerHandle {
         &self.addresses
     }
 
-    /// Takes no more requests, lets those in progress end for as long as `grace`, then closes what is left.
-    pub async fn shutdown(mut self, grace: Duration) {
+    /// Takes no more requests, lets those in progress end for [`GRACE`], then closes what is left.
+    pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let listeners = std::mem::take(&mut self.listeners);
         let aborts: Vec<_> = listeners.iter().map(JoinHandle::abort_handle).collect();
-        if tokio::time::timeout(grace, futures::future::join_all(listeners)).await.is_err() {
+        if tokio::time::timeout(GRACE, futures::future::join_all(listeners)).await.is_err() {
             aborts.iter().for_each(tokio::task::AbortHandle::abort);
         }
     }
@@ -108,8 +112,9 @@ impl Drop for ServerHandle {
 
 /// Listens on every address of `listen` that the machine has, and serves until the handle is dropped.
 ///
-/// An address family that the machine lacks is passed over, as long as one address remains; an address in use is an error.
-pub async fn serve(listen: Vec<SocketAddr>, state: ApiState) -> Result<ServerHandle, ApiError> {
+/// An address family that the machine lacks is passed over, as long as one address remains; an address in use is an
+/// error. Must be called within a runtime.
+pub fn serve(listen: Vec<SocketAddr>, state: ApiState) -> Result<ServerHandle, ApiError> {
     if let Some(certfile) = &state.settings.load().certfile {
         return Err(ApiError::TlsNotSupported(certfile.clone()));
     }

@@ -1,7 +1,9 @@
-//! Everything that the answers of the REST API need, as values: the daemon replaces the [`Snapshot`] whole after each round.
+//! Everything that the answers of the REST API need, as values: the daemon replaces the [`Snapshot`] whole after each
+//! round.
 //!
-//! Not here: the decisions made of it (`health`), its JSON (`status`, `cluster`). What depends on the time is evaluated at the
-//! moment of the request, so that an answer of a daemon that hangs ages as it should. Tested in `health` and `status`.
+//! Not here: the decisions made of it (`health`), its JSON (`status`, `cluster`). What depends on the time is evaluated
+//! at the moment of the request, so that an answer of a daemon that hangs ages as it should. Tested in `health` and
+//! `status`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,8 +129,8 @@ pub struct Walsender {
 }
 
 impl Snapshot {
-    /// Whether this node holds the leader key now. The permit in the cell is the fresher witness, since the lease is renewed
-    /// between rounds; without one only a standby leader, which has no writer, may still be it.
+    /// Whether this node holds the leader key now. The permit in the cell is the fresher witness, since the lease is
+    /// renewed between rounds; without one only a standby leader, which has no writer, may still be it.
     pub fn is_leader(&self, permit: &Permit, now: Boot) -> bool {
         let Some(belief) = self.leader else { return false };
         match permit {

@@ -1,4 +1,5 @@
-//! The JSON that describes this node: the body of every health check and of `/patroni`. Peers read it in the leader race.
+//! The JSON that describes this node: the body of every health check and of `/patroni`. Peers read it in the leader
+//! race.
 //!
 //! The order of the keys is the interface. Tested below against whole bodies.
 

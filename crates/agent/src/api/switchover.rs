@@ -1,7 +1,8 @@
 //! `POST /switchover`, `POST /failover`, `DELETE /switchover`: an operator's request to move the leader.
 //!
-//! The request is checked, written to the `failover` key, and followed until the store shows how it ended. Not here: carrying
-//! it out (`pgherd_ha` decides at the leader and at the candidate). The checks and their order are the interface.
+//! The request is checked, written to the `failover` key, and followed until the store shows how it ended. Not here:
+//! carrying it out (`pgherd_ha` decides at the leader and at the candidate). The checks and their order are the
+//! interface.
 
 use std::time::Duration;
 
@@ -218,7 +219,8 @@ fn candidates(order: &Order, view: &View) -> Result<Vec<String>, Refused> {
     if urls.is_empty() { Err(none) } else { Ok(urls) }
 }
 
-/// Whether the request is, or may be, in the store. An unknown outcome is followed like a written one: the store will show.
+/// Whether the request is, or may be, in the store. An unknown outcome is followed like a written one: the store will
+/// show.
 async fn write(api: &ApiState, key: &FailoverKey, view: &View) -> bool {
     let expect = view.failover.as_ref().map_or(Expect::Absent, |key| Expect::Version(key.version));
     match api.store.write(Key::Failover, &encode_failover(key), expect).await {
