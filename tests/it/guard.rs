@@ -3,7 +3,7 @@
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use pgherd_agent::guard::{Attached, Cause, Guard, GuardError, PermitEnded, State, attach, start_unguarded};
+use pgherd_agent::guard::{Attached, Cause, Guard, GuardError, PermitEnded, State, attach, scan, start_unguarded};
 use pgherd_dcs::boot_now;
 use pgherd_ha::Boot;
 use rustix::process::{Pid, Signal, kill_process};
@@ -40,6 +40,19 @@ impl Drop for Load {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Backends that never wait for a client do not notice that their postmaster is gone: they go on committing.
+async fn write_without_end(server: &Server, writers: u32) {
+    let control = server.connect().await;
+    control.batch_execute("CREATE TABLE t (i int)").await.expect("a table");
+    for _ in 0..writers {
+        let client = server.connect().await;
+        let endless = "DO $$ BEGIN LOOP INSERT INTO t VALUES (1); COMMIT; END LOOP; END $$";
+        tokio::spawn(async move { client.batch_execute(endless).await });
+    }
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'";
+    while control.query_one(busy, &[]).await.expect("a count").get::<_, i64>(0) < i64::from(writers) {}
 }
 
 fn kill(pid: Pid) {
@@ -123,24 +136,15 @@ async fn orphans_of_a_killed_postmaster_are_killed_at_once() {
     }
     let server = Server::new();
     let guard = Guard::start(&server.spawn()).await.expect("a guard");
-    server.connect().await.batch_execute("CREATE TABLE t (i int)").await.expect("a table");
-    // Backends that never wait for a client do not notice that their postmaster is gone: they go on committing.
     let writers = 8;
-    for _ in 0..writers {
-        let client = server.connect().await;
-        let endless = "DO $$ BEGIN LOOP INSERT INTO t VALUES (1); COMMIT; END LOOP; END $$";
-        tokio::spawn(async move { client.batch_execute(endless).await });
-    }
-    let client = server.connect().await;
-    let busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'";
-    while client.query_one(busy, &[]).await.expect("a count").get::<_, i64>(0) < writers {}
+    write_without_end(&server, writers).await;
     let begun = boot_now();
     kill(guard.postmaster());
     guard.postmaster_exit().await;
     println!("noticed after {:?}", boot_now().since(begun));
     let fate = guard.fate().await.expect("the guard's account");
     println!("{} orphans gone after {:?}", fate.killed, boot_now().since(begun));
-    assert!(fate.killed >= writers as u32, "{fate:?}");
+    assert!(fate.killed >= writers, "{fate:?}");
     assert!(boot_now().since(begun) < STOP_TIME);
     assert_eq!(server.processes(), 0);
     assert_eq!(fate.cause, Cause::PostmasterExit);
@@ -276,6 +280,37 @@ async fn without_a_guard_nothing_but_postgresql_stops_the_server() {
     wait_until("the server is gone", SOON, || server.processes() == 0).await;
 }
 
+#[tokio::test]
+async fn the_agent_clears_away_orphans_that_had_no_guard() {
+    if passed_as_postgres("guard::the_agent_clears_away_orphans_that_had_no_guard") {
+        return;
+    }
+    let server = Server::new();
+    let postmaster = start_unguarded(&server.spawn()).await.expect("a postmaster");
+    write_without_end(&server, 4).await;
+    kill(postmaster.pid());
+    postmaster.exit().await;
+    assert!(server.processes() >= 4, "the writers go on");
+    assert!(matches!(attach(&server.data_dir()), Ok(Attached::None)));
+    let sent = scan::kill_all(&server.data_dir(), SOON).await.expect("all killed");
+    assert!(sent >= 4, "{sent}");
+    assert_eq!(server.processes(), 0);
+    assert_eq!(scan::kill_all(&server.data_dir(), SOON).await.expect("nothing to do"), 0);
+}
+
+#[tokio::test]
+async fn a_permit_that_is_over_at_the_start_lets_nothing_live() {
+    if passed_as_postgres("guard::a_permit_that_is_over_at_the_start_lets_nothing_live") {
+        return;
+    }
+    let server = Server::new();
+    let mut spawn = server.spawn();
+    spawn.deadline = boot_now();
+    let guard = Guard::start(&spawn).await.expect("a guard, which outlives its server");
+    let fate = guard.fate().await.expect("the guard's account");
+    assert_eq!((fate.cause, server.processes()), (Cause::PermitEnded, 0));
+}
+
 /// The frozen agent is this test's own program, started again with the data directory in this variable.
 const FROZEN: &str = "PGHERD_IT_AGENT_TO_FREEZE";
 
@@ -337,8 +372,27 @@ async fn the_guard_is_small_and_its_children_are_ordinary() {
     let ignored = u64::from_str_radix(&ignored, 16).expect("a mask");
     // PostgreSQL itself ignores SIGPIPE (13), SIGTTIN, SIGTTOU and SIGXFSZ; what matters is HUP, INT, QUIT, TERM.
     assert_eq!(ignored & 0b100_0000_0000_0111, 0, "{ignored:#b}");
+    // The 41st field of `stat`: the scheduling policy. Two come before the state.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", guard.postmaster().as_raw_pid())).expect("readable");
+    let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
+    assert_eq!(fields[38], "0", "the postmaster runs at ordinary priority");
+    assert!(guard.sees_server());
+    assert_eq!(open_files(guard.postmaster()).iter().filter(|file| file.contains("pgherd")).count(), 2, "its log");
+    let mut files = open_files(guard.pid());
+    println!("{files:?}");
+    files.retain(|file| {
+        !["pgherd-permit", "pidfd", "timerfd", "/proc", "pipe:", "/dev/null", "/log"]
+            .iter()
+            .any(|own| file.contains(own))
+    });
+    assert_eq!(files, Vec::<String>::new(), "the guard holds nothing else");
     guard.page().kill_now();
     guard.guard_exit().await;
+}
+
+fn open_files(pid: Pid) -> Vec<String> {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_pid())).expect("readable");
+    files.flatten().filter_map(|file| Some(std::fs::read_link(file.path()).ok()?.display().to_string())).collect()
 }
 
 /// A line of `/proc/PID/status`.

@@ -8,10 +8,9 @@ use std::path::Path;
 
 use rustix::process::Pid;
 
-use super::handle::{Guard, GuardError, Process};
+use super::handle::{Guard, GuardError, Process, look_in};
 use super::page::{NAME as PAGE_NAME, Page};
 use super::process::NAME as GUARD_NAME;
-use super::scan::Scanner;
 
 /// What runs in a data directory.
 #[derive(Debug)]
@@ -36,14 +35,14 @@ pub fn attach(data_dir: &Path) -> Result<Attached, GuardError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attached::None),
         Err(error) => return Err(look(error)),
     };
-    let scanner = Scanner::new(data_dir).map_err(|errno| look(errno.into()))?;
+    let scanner = look_in(data_dir)?;
     // Held before it is looked at, so that the number cannot change hands in between.
     let postmaster = Process::hold(pid)?;
     if !scanner.is_ours(pid) || !postmaster.is_alive() {
         return Ok(Attached::None);
     }
     match guard_of(pid)? {
-        Some((guard, page)) => Ok(Attached::Guarded(Guard::reach(guard, page, None)?)),
+        Some((guard, page)) => Ok(Attached::Guarded(Guard::reach(guard, page, scanner, None)?)),
         None => Ok(Attached::Unguarded(postmaster)),
     }
 }

@@ -21,6 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
 
 use super::page::{Fate, NO_END, Page, PageError, State, nanos};
+use super::scan::Scanner;
 use super::{attach, process, sys, watch};
 
 /// How long a guard may take to say that its postmaster runs: it is a fork and an exec, but a machine may be overloaded.
@@ -42,7 +43,10 @@ pub enum GuardError {
     Silent,
     #[error("the guard (process {pid}) ended before it could be reached")]
     Vanished { pid: i32 },
-    #[error("cannot reach the guard's memory (process {pid}): {source}; agent and guard must run as the same user")]
+    #[error(
+        "cannot reach the guard's memory (process {pid}): {source}; agent and guard must run as the same \
+         user, and that user be allowed to read the program"
+    )]
     Unreachable { pid: i32, source: io::Error },
     #[error("the guard (process {pid}) is not usable: {source}")]
     Page { pid: i32, source: PageError },
@@ -162,6 +166,7 @@ pub struct Guard {
     page: Arc<Page>,
     guard: Process,
     postmaster: Process,
+    scanner: Scanner,
     /// Set if this agent started the guard; its drop leaves the burial to the runtime.
     _child: Option<Box<Child>>,
 }
@@ -170,7 +175,7 @@ impl Guard {
     /// Starts a guard and, as its child, the postmaster; returns when that was forked, long before it takes connections.
     pub async fn start(spawn: &Spawn) -> Result<Guard, GuardError> {
         let words = ["start".into(), deadline_word(spawn.deadline), spawn.data_dir.clone().into()];
-        launch(spawn.command(words)?, &spawn.exe).await
+        launch(spawn.command(words)?, &spawn.exe, &spawn.data_dir).await
     }
 
     /// Starts a guard for a postmaster that runs already. `exe` as in [`Spawn`].
@@ -180,11 +185,11 @@ impl Guard {
     pub async fn adopt(data_dir: &Path, postmaster: Pid, deadline: Boot, exe: &Path) -> Result<Guard, GuardError> {
         let mut command = guard_command(exe);
         command.arg("adopt").arg(deadline_word(deadline)).arg(data_dir).arg(postmaster.as_raw_pid().to_string());
-        launch(command, exe).await
+        launch(command, exe, data_dir).await
     }
 
     /// Takes hold of a running guard.
-    pub(super) fn reach(pid: Pid, page: Page, child: Option<Child>) -> Result<Guard, GuardError> {
+    pub(super) fn reach(pid: Pid, page: Page, scanner: Scanner, child: Option<Child>) -> Result<Guard, GuardError> {
         let vanished = GuardError::Vanished { pid: pid.as_raw_pid() };
         let postmaster = page.postmaster().ok_or(vanished)?;
         let postmaster = match page.state() {
@@ -192,7 +197,8 @@ impl Guard {
             State::Done => Process { pid: postmaster, handle: None },
             _ => Process::hold(postmaster)?,
         };
-        Ok(Guard { page: Arc::new(page), guard: Process::hold(pid)?, postmaster, _child: child.map(Box::new) })
+        let child = child.map(Box::new);
+        Ok(Guard { page: Arc::new(page), guard: Process::hold(pid)?, postmaster, scanner, _child: child })
     }
 
     /// The permit; may be handed to the thread that keeps the lease.
@@ -234,6 +240,13 @@ impl Guard {
         self.postmaster.is_alive()
     }
 
+    /// Whether the guard would find this server's processes: by executable and working directory. To be asked once the server
+    /// takes connections, and the node must not lead on `false` (PostgreSQL under a wrapper of another name, say, or a
+    /// `/proc` that hides processes).
+    pub fn sees_server(&self) -> bool {
+        self.scanner.is_ours(self.postmaster.pid())
+    }
+
     /// `false`: it has ended.
     pub fn signal_postmaster(&self, signal: Signal) -> bool {
         self.postmaster.signal(signal)
@@ -254,12 +267,12 @@ pub async fn start_unguarded(spawn: &Spawn) -> Result<Process, GuardError> {
     }
 }
 
-async fn launch(command: Command, exe: &Path) -> Result<Guard, GuardError> {
+async fn launch(command: Command, exe: &Path, data_dir: &Path) -> Result<Guard, GuardError> {
     let (child, answer) = ask(command, exe).await?;
     let vanished = |pid| GuardError::Vanished { pid };
     let pid = child.id().and_then(|id| Pid::from_raw(id as i32)).ok_or(vanished(0))?;
     match answer.as_str() {
-        process::READY => Guard::reach(pid, attach::page_of(pid)?, Some(child)),
+        process::READY => Guard::reach(pid, attach::page_of(pid)?, look_in(data_dir)?, Some(child)),
         "" => Err(vanished(pid.as_raw_pid())),
         _ => Err(GuardError::Refused(answer)),
     }
@@ -280,6 +293,11 @@ async fn ask(mut command: Command, exe: &Path) -> Result<(Child, String), GuardE
         Ok(Err(source)) => Err(start(source)),
         Err(_) => Err(GuardError::Silent),
     }
+}
+
+/// What finds the processes of a server.
+pub(super) fn look_in(data_dir: &Path) -> Result<Scanner, GuardError> {
+    Scanner::new(data_dir).map_err(|errno| GuardError::Look { data_dir: data_dir.to_owned(), source: errno.into() })
 }
 
 fn guard_command(exe: &Path) -> Command {
