@@ -58,6 +58,13 @@ impl ZooKeeperServer {
         self.wait_until_serving();
     }
 
+    /// Takes its data away, as when a container without a volume is replaced. It must be stopped.
+    pub fn lose_data(&mut self) {
+        assert!(self.child.is_none(), "data are lost between a stop and a restart");
+        let data = self.directory.path().join("data");
+        std::fs::remove_dir_all(&data).and_then(|()| std::fs::create_dir(&data)).expect("our own directory");
+    }
+
     /// Freezes it: connections stay open and nothing answers.
     pub fn sigstop(&self) {
         self.signal(Signal::STOP);

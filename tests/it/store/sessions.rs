@@ -172,3 +172,21 @@ async fn a_server_frozen_for_three_seconds_costs_nothing() {
     let renewed = renewed.expect("session and key are ours still");
     assert!(renewed.sent < lease.deadline() && renewed.epoch == lease.epoch);
 }
+
+/// Such a server turns away everybody who has seen more than it has.
+#[tokio::test]
+async fn a_server_that_lost_its_data_gets_its_client_back() {
+    let mut server = ZooKeeperServer::start();
+    let one =
+        Client::start(ZooKeeperOptions { ttl: Duration::from_secs(2), ..options("one", &[server.address()]) }).await;
+    let lease = lead(&one).await;
+    for _ in 0..20 {
+        renew(&one, lease.epoch).await.expect("it is ours");
+    }
+    server.kill();
+    server.lose_data();
+    server.restart();
+    let view = until("load", LIMIT, async || one.store.load().await.ok()).await;
+    assert_eq!(view.leader, None);
+    lead(&one).await;
+}

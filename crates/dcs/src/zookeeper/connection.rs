@@ -220,3 +220,187 @@ impl<'a, F: FnMut()> Traffic<'a, F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::{BufMut, Bytes};
+    use tokio::net::TcpListener;
+
+    use super::super::link::Link;
+    use super::*;
+
+    const SESSION: Duration = Duration::from_millis(600);
+
+    fn hello() -> Hello {
+        Hello { last_zxid: 0, timeout: SESSION, session: 0, password: Password::default() }
+    }
+
+    /// A server that grants session 7 and then does as it is told.
+    async fn server() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket").to_string();
+        (listener, address)
+    }
+
+    async fn accept(listener: TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        read_frame(&mut stream).await;
+        let mut answer = BytesMut::new();
+        answer.put_i32(0);
+        answer.put_i32(i32::try_from(SESSION.as_millis()).expect("a short time"));
+        answer.put_i64(7);
+        answer.put_i32(2);
+        answer.put_slice(b"pw");
+        write_frame(&mut stream, &answer).await;
+        stream
+    }
+
+    async fn read_frame(stream: &mut TcpStream) -> Bytes {
+        let length = stream.read_i32().await.expect("a frame");
+        let mut frame = vec![0; usize::try_from(length).expect("a length")];
+        stream.read_exact(&mut frame).await.expect("a whole frame");
+        frame.into()
+    }
+
+    async fn write_frame(stream: &mut TcpStream, body: &[u8]) {
+        stream.write_i32(i32::try_from(body.len()).expect("a short frame")).await.expect("a client");
+        stream.write_all(body).await.expect("a client");
+    }
+
+    /// An answer without a body.
+    async fn answer(stream: &mut TcpStream, xid: i32, error: i32) {
+        let mut reply = BytesMut::new();
+        reply.put_i32(xid);
+        reply.put_i64(99);
+        reply.put_i32(error);
+        write_frame(stream, &reply).await;
+    }
+
+    /// A client that is connected to `behaviour`; what became of it, of its first and its second request,
+    /// which the server has read when `behaviour` begins.
+    async fn run<F: Future<Output = ()>>(
+        behaviour: impl FnOnce(TcpStream) -> F,
+    ) -> (Broken, Result<(), CallError>, Result<(), CallError>) {
+        let (listener, address) = server().await;
+        let client = async {
+            let (connection, connected) =
+                Connection::establish(&address, &hello(), Duration::from_secs(5)).await.expect("it answers");
+            assert_eq!((connected.session, connected.password), (7, Password(b"pw".to_vec())));
+            let (link, calls) = Link::new(connected.session, SESSION);
+            let (first, second) = (link.delete("/a", None), link.delete("/b", None));
+            let mut last_zxid = 0;
+            let serving = connection.serve(calls, SESSION, &mut last_zxid, || {});
+            let (broken, first, second) = tokio::join!(serving, first.get(), second.get());
+            (broken, first, second)
+        };
+        let serve = async {
+            let mut stream = accept(listener).await;
+            read_frame(&mut stream).await;
+            read_frame(&mut stream).await;
+            behaviour(stream).await;
+        };
+        let (outcome, ()) = tokio::join!(client, serve);
+        outcome
+    }
+
+    #[tokio::test]
+    async fn answers_go_to_their_requests_and_what_is_left_is_lost() {
+        let (broken, first, second) = run(async |mut stream: TcpStream| {
+            // Closed without an answer to the second.
+            answer(&mut stream, 1, 0).await;
+        })
+        .await;
+        assert!(matches!(broken, Broken::Closed), "{broken}");
+        assert_eq!(first, Ok(()));
+        assert!(matches!(second, Err(CallError::Lost(_))), "{second:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_another_request_ends_the_connection() {
+        let (broken, first, second) = run(async |mut stream: TcpStream| {
+            answer(&mut stream, 2, 0).await;
+        })
+        .await;
+        assert!(matches!(broken, Broken::Garbled(_)), "{broken}");
+        assert!(matches!((first, second), (Err(CallError::Lost(_)), Err(CallError::Lost(_)))));
+    }
+
+    #[tokio::test]
+    async fn a_failure_inside_the_server_is_no_verdict() {
+        let (_, first, second) = run(async |mut stream: TcpStream| {
+            answer(&mut stream, 1, -4).await;
+            answer(&mut stream, 2, -103).await;
+        })
+        .await;
+        assert!(matches!(first, Err(CallError::Lost(_))), "{first:?}");
+        assert!(matches!(second, Err(CallError::Refused(_))), "{second:?}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_left_after_a_third_of_the_session() {
+        let begun = Instant::now();
+        let (broken, first, _) = run(async |mut stream: TcpStream| {
+            // Reads everything and says nothing until the client leaves.
+            let mut sink = Vec::new();
+            let _ = stream.read_to_end(&mut sink).await;
+        })
+        .await;
+        assert!(matches!(broken, Broken::Silent(_)), "{broken}");
+        assert!(matches!(first, Err(CallError::Lost(_))), "{first:?}");
+        assert!(begun.elapsed() >= SESSION / 3 && begun.elapsed() < Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn heartbeats_keep_an_idle_connection() {
+        let (broken, _, _) = run(async |mut stream: TcpStream| {
+            answer(&mut stream, 1, 0).await;
+            answer(&mut stream, 2, 0).await;
+            for _ in 0..5 {
+                let ping = read_frame(&mut stream).await;
+                assert_eq!(&ping[..], [0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 11]);
+                answer(&mut stream, wire::XID_PING, 0).await;
+            }
+        })
+        .await;
+        // Five heartbeats last longer than a silent server is given.
+        assert!(matches!(broken, Broken::Closed), "{broken}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_nobody_waits_for_is_not_sent() {
+        let (listener, address) = server().await;
+        let client = async {
+            let (connection, _) =
+                Connection::establish(&address, &hello(), Duration::from_secs(5)).await.expect("it answers");
+            let (link, calls) = Link::new(7, SESSION);
+            drop(link.delete("/given-up", None));
+            let wanted = link.delete("/wanted", None);
+            let mut last_zxid = 0;
+            let serving = connection.serve(calls, SESSION, &mut last_zxid, || {});
+            let _ = tokio::join!(serving, wanted.get());
+            assert_eq!(last_zxid, 99);
+        };
+        let serve = async {
+            let mut stream = accept(listener).await;
+            let request = read_frame(&mut stream).await;
+            assert!(request.windows(7).any(|part| part == b"/wanted"));
+            answer(&mut stream, 1, 0).await;
+        };
+        tokio::join!(client, serve);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_or_says_nothing_at_the_handshake() {
+        let (listener, address) = server().await;
+        let hang_up = async { drop(listener.accept().await.expect("a client")) };
+        let hello = hello();
+        let (outcome, ()) = tokio::join!(Connection::establish(&address, &hello, Duration::from_secs(5)), hang_up);
+        assert!(matches!(outcome, Err(Broken::Closed | Broken::Io(_))), "{outcome:?}");
+        // The kernel still accepts for the listener; nobody answers.
+        let (_listener, address) = server().await;
+        let outcome = Connection::establish(&address, &hello, Duration::from_millis(50)).await;
+        assert!(matches!(outcome, Err(Broken::Silent(_))), "{outcome:?}");
+    }
+}
