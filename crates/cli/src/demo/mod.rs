@@ -17,7 +17,7 @@ pub mod state;
 mod stop;
 mod summary;
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -70,7 +70,10 @@ pub fn directory(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 async fn start_demo(directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let layout = prepare(directory)?;
+    if let Some(state) = running(directory)? {
+        return show_running(&state, arguments).await;
+    }
+    let (layout, _starting) = prepare(directory)?;
     let progress = Progress::new();
     let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let started = tokio::select! {
@@ -96,14 +99,37 @@ async fn start_demo(directory: &Path, arguments: &Arguments) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the directory. One that holds a running demo, or anything that is no demo's, is refused.
-fn prepare(directory: &Path) -> anyhow::Result<Layout> {
+/// The state of the demo that runs in this directory, if one does.
+fn running(directory: &Path) -> anyhow::Result<Option<State>> {
+    match State::load(directory) {
+        Ok(state) if state.is_running() || !processes::marked(directory, None).is_empty() => Ok(Some(state)),
+        Ok(_) | Err(StateError::NoDemo(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A second `pgherd demo` shows the first one.
+async fn show_running(state: &State, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let rest = cluster::Rest::new()?;
+    let mut members = Vec::new();
+    for node in &state.nodes {
+        members = rest.members(node.rest_port).await.unwrap_or_default();
+        if !members.is_empty() {
+            break;
+        }
+    }
+    let number = state.nodes.len();
+    eprintln!("A demo of {number} nodes is already running in {} (`--stop` ends it):", state.directory.display());
+    print!("{}", summary::text(state, &members, arguments.directory.is_some()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the directory. What an ended demo left is removed; anything else in it is refused. The returned file is
+/// locked until the start is over, so that a second start does not take the directory of the first for a left one.
+fn prepare(directory: &Path) -> anyhow::Result<(Layout, File)> {
     let layout = Layout { directory: directory.to_owned() };
     if layout.marker().is_file() {
-        let running = State::load(directory).is_ok_and(|state| state.is_running());
-        if running || !processes::marked(directory, None).is_empty() {
-            bail!("a demo is running in {}; end it with: pgherd demo --stop", directory.display());
-        }
+        lock(&File::open(layout.marker())?)?;
         // What a reboot or a crash left.
         clean_up(directory)?;
     }
@@ -118,9 +144,14 @@ fn prepare(directory: &Path) -> anyhow::Result<Layout> {
     // Root's servers run as user postgres, who has to pass through; secrets are in private files.
     let mode = if rustix::process::geteuid().is_root() { 0o755 } else { 0o700 };
     DirBuilder::new().mode(mode).recursive(true).create(directory).with_context(describe)?;
-    let mut marker = std::fs::OpenOptions::new();
-    marker.write(true).create_new(true).open(layout.marker()).with_context(describe)?;
-    Ok(layout)
+    let marker = OpenOptions::new().write(true).create_new(true).open(layout.marker()).with_context(describe)?;
+    lock(&marker)?;
+    Ok((layout, marker))
+}
+
+fn lock(marker: &File) -> anyhow::Result<()> {
+    let locked = rustix::fs::flock(marker, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    locked.context("another `pgherd demo` is starting in the same directory; wait for its end")
 }
 
 fn stop_demo(directory: &Path) -> anyhow::Result<ExitCode> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::files::Layout;
-use super::processes::{Identity, marked, postgres_in};
+use super::processes::{Identity, marked, postgres_in, postmaster_of};
 use super::state::State;
 
 /// A clean stop of an idle PostgreSQL takes well under a second; a busy one writes a checkpoint.
@@ -41,9 +41,10 @@ pub fn end_processes(state: &State) -> Result<(), StopError> {
     };
     if !wait_until(CLEAN_STOP, servers_are_gone) {
         signal_all(&agents, Signal::KILL);
-        for node in &state.nodes {
-            signal_all(&postgres_in(&node.data_directory), Signal::QUIT);
-        }
+        // The postmaster tells its children; whoever is left without one is killed below.
+        let postmasters: Vec<Identity> =
+            state.nodes.iter().filter_map(|node| postmaster_of(&node.data_directory)).collect();
+        signal_all(&postmasters, Signal::QUIT);
         wait_until(EMERGENCY_STOP, servers_are_gone);
     }
     let all_are_gone = || {
