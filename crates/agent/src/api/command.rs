@@ -26,6 +26,8 @@ pub enum Command {
     Reload,
     /// Make the data directory anew. The answer comes when it is decided, not when it is done.
     Reinitialize { force: bool, from_leader: bool, reply: oneshot::Sender<Result<(), ReinitializeRefused>> },
+    /// Run a round now, and say when what it saw is published: somebody wants to know how things are, not how they were.
+    Observe { reply: oneshot::Sender<()> },
     /// Something in the store was changed: run a round now.
     Wake,
 }

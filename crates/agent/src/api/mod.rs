@@ -43,6 +43,7 @@ pub use command::{
 };
 pub use peer::{PeerAnswer, PeerClient, PeerClientError, PeerStatus};
 pub use route_stream::RouteSource;
+pub use schedule::iso;
 pub use router::router;
 pub use server::{ApiError, ServerHandle, resolve_listen, serve};
 pub use snapshot::{

@@ -138,6 +138,11 @@ impl PeerClient {
         join_all(api_urls.iter().map(|url| self.ask(url, timeout))).await
     }
 
+    /// Whether anybody answers HTTP there at all.
+    pub async fn answers(&self, url: &str, timeout: Duration) -> bool {
+        tokio::time::timeout(timeout, self.http.get(url).send()).await.is_ok_and(|answer| answer.is_ok())
+    }
+
     async fn ask(&self, url: &str, timeout: Duration) -> PeerAnswer {
         let answer = match tokio::time::timeout(timeout, self.get(url)).await {
             Ok(Ok(body)) => PeerStatus::parse(&body).ok_or_else(|| "its answer has no WAL position".to_owned()),

@@ -59,7 +59,10 @@ async fn read(api: &ApiState, parts: &Parts) -> Response {
     let snapshot = api.snapshot.load_full();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     match first_segment(parts.uri.path()) {
-        "patroni" => reply::json(StatusCode::OK, &status::status(&snapshot, now)),
+        "patroni" => {
+            let seen = api.observed().await;
+            reply::json(StatusCode::OK, &status::status(&seen, boot_now()))
+        }
         "liveness" => reply::bare(liveness(&snapshot, now)),
         "readiness" => reply::bare(readiness(&query, &Facts::of(&snapshot, &api.permit.load(), now))),
         "cluster" => match api.store.load().await {

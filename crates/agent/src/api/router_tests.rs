@@ -239,7 +239,7 @@ async fn orders_reach_the_daemon_and_its_answer_the_caller() {
                 Command::Reinitialize { force, reply, .. } => {
                     drop(reply.send(if force { Ok(()) } else { Err(ReinitializeRefused::NoLeader) }));
                 }
-                Command::Reload | Command::Wake => {}
+                Command::Reload | Command::Wake | Command::Observe { .. } => {}
             }
         }
         seen.len()

@@ -21,6 +21,9 @@ use super::snapshot::{PATRONI_VERSION, PermitCell, Snapshot};
 /// The longest order is a restart of a server in crash recovery; after an hour nobody waits for the answer any more.
 const LONGEST_ORDER: Duration = Duration::from_secs(3_600);
 
+/// A round takes some milliseconds; one that waits for a server or a store that hangs must not keep a racing peer.
+const OBSERVE: Duration = Duration::from_millis(200);
+
 #[derive(Clone, Debug)]
 pub struct ApiState {
     /// Replaced whole by the daemon after each round.
@@ -80,6 +83,16 @@ impl ApiState {
             Ok(Err(_)) => Err(refused("pgherd dropped the order: it is stopping")),
             Err(_) => Err(refused("the order takes longer than an hour; see the log of pgherd")),
         }
+    }
+
+    /// What the daemon sees now; what it last saw, if it is busy. A member that races or hands over decides on the answer.
+    pub(super) async fn observed(&self) -> Arc<Snapshot> {
+        let (sender, receiver) = oneshot::channel();
+        if self.commands.try_send(Command::Observe { reply: sender }).is_ok() {
+            // Late or dropped: the last snapshot says how old it is.
+            let _ = tokio::time::timeout(OBSERVE, receiver).await;
+        }
+        self.snapshot.load_full()
     }
 
     /// Tells the daemon something that needs no answer. A full queue means that it is about to run a round anyway.
