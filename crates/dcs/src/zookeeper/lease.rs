@@ -4,7 +4,9 @@
 //! is acknowledged by a quorum, and only for a session that lives. So every lease here comes from a write (the
 //! `leader` key's creation, or the member key rewritten) and counts from before that write was sent. The write does not
 //! itself prolong the session; heartbeats and requests do, and the quorum learns of them every half tick: within the tick
-//! by which [`Lease::end`] is early.
+//! by which [`Lease::end`] is early. A server does not tell its tick; [`tick`] assumes one.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use pgherd_ha::{Boot, Epoch, Lease};
@@ -163,5 +165,24 @@ async fn drop_version(link: &Link, path: &str, version: i32) -> Result<(), CallE
 }
 
 fn lease(link: &Link, leader: &Stat, sent: Boot) -> Lease {
-    Lease { epoch: epoch(leader), sent, granted: link.granted, tick: None }
+    Lease { epoch: epoch(leader), sent, granted: link.granted, tick: Some(tick(link.granted)) }
+}
+
+/// How early the quorum may end a session, counted from a proven sign of life: a tick. Two seconds is the usual one; a
+/// session has at least two ticks; a server with a longer tick grants longer sessions, of which a quarter is left.
+fn tick(granted: Duration) -> Duration {
+    const USUAL: Duration = Duration::from_secs(2);
+    (granted / 4).max(USUAL.min(granted / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_a_tick_before_the_session_may() {
+        for (granted_ms, tick_ms) in [(1_000, 500), (4_000, 2_000), (5_000, 2_000), (8_000, 2_000), (30_000, 7_500)] {
+            assert_eq!(tick(Duration::from_millis(granted_ms)), Duration::from_millis(tick_ms), "{granted_ms} ms");
+        }
+    }
 }

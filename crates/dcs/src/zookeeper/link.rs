@@ -70,6 +70,17 @@ fn refusal_text(refusal: Refusal) -> String {
     }
 }
 
+impl CallError {
+    /// Whether the same request can succeed later: not after a verdict, unless it is one on the session (a new one is on its
+    /// way) or on the server's load.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            CallError::NotSent(_) | CallError::Lost(_) => true,
+            CallError::Refused(refusal) => matches!(refusal, Refusal::SessionExpired | Refusal::Other(-127)),
+        }
+    }
+}
+
 impl From<Garbled> for CallError {
     fn from(garbled: Garbled) -> CallError {
         CallError::Lost(garbled.to_string())

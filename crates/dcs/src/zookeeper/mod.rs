@@ -148,7 +148,7 @@ impl ZooKeeper {
             (CallError::Lost(_), Kind::Write) => Outcome::Unknown,
             _ => Outcome::NotDone,
         };
-        let retry = !matches!(error, CallError::Refused(_));
+        let retry = error.may_pass();
         Err(StoreError { store: self.display.clone(), operation: name(), cause: error.to_string(), outcome, retry })
     }
 }

@@ -34,7 +34,10 @@ struct Content {
 /// The session of `member`; `None` if there is no file, or not one of this member.
 pub fn read(path: &Path, member: &str) -> Option<Identity> {
     let bytes = fs::read(path).ok()?;
-    let content: Content = serde_json::from_slice(&bytes).ok().filter(|content: &Content| content.member == member)?;
+    let content: Content = serde_json::from_slice(&bytes).ok()?;
+    if content.member != member || content.created_with_ms == 0 {
+        return None;
+    }
     Some(Identity {
         id: content.session,
         password: Password(content.password),
