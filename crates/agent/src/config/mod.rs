@@ -1,0 +1,149 @@
+//! The configuration: Patroni's YAML and environment, and the dynamic configuration of the store.
+//!
+//! [`Config`] is what this node's file and environment say, [`Dynamic`] what the cluster's `config` key says with the
+//! local file laid over it. All options stand in one table ([`options`]), from which come validation, the reference page
+//! and the example file. Not here: acting on any of it. Tested here as data; `tests.rs` has whole files.
+
+mod address;
+mod cache;
+mod dynamic;
+mod environment;
+mod merge;
+pub mod options;
+mod place;
+mod postgresql;
+mod scalar;
+mod sections;
+mod server;
+mod source;
+mod timing;
+mod tool;
+mod tree;
+mod values;
+pub mod yaml;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+pub use crate::postgres::Secret;
+pub use address::{Address, AddressError, Listen};
+pub use cache::{read_cache, write_cache};
+pub use dynamic::{Dynamic, SynchronousMode};
+pub use environment::{Environment, not_inherited};
+pub use merge::patch;
+pub use place::{Place, Problem, Problems, Severity};
+pub use postgresql::{Bootstrap, Node, Postgresql};
+pub use sections::{
+    Ctl, Demand, Level, Log, Login, RestApi, Store, Tags, Tls, VerifyClient, Watchdog, ZooKeeper, ZooKeeperTls,
+};
+pub use source::ConfigError;
+pub use timing::{Company, Timing};
+
+use tree::Tree;
+
+/// A name that Patroni gives a meaning of its own in synchronous mode.
+const RESERVED_NAME: &str = "__patroni_strict_sync_replica_placeholder__";
+
+/// The configuration of this node.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub scope: String,
+    pub name: String,
+    /// Without slashes at its ends.
+    pub namespace: String,
+    pub restapi: RestApi,
+    pub ctl: Ctl,
+    pub store: Store,
+    pub node: Node,
+    /// `postgresql` as the local file alone has it; [`Dynamic::postgresql`] is what counts while the cluster runs.
+    pub postgresql: Postgresql,
+    pub bootstrap: Bootstrap,
+    pub tags: Tags,
+    pub watchdog: Watchdog,
+    pub guard: Demand,
+    pub log: Log,
+    /// Of reading it; each is to be logged once.
+    pub warnings: Problems,
+    /// What of the local `postgresql` section is laid over the dynamic one, in normal form.
+    section: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads the file or directory at `path`, and the environment over it.
+    ///
+    /// # Errors
+    /// All that is wrong with it at once, each problem with its file, line and key.
+    pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
+        let gathered = source::gather(path, environment)?;
+        let checked = options::check_local(&Value::Object(gathered.value), &gathered.places);
+        let mut problems = gathered.problems;
+        problems.0.extend(checked.problems.0);
+        let mut found = Problems::default();
+        let config = Config::read(&Tree(&checked.value), &mut found);
+        problems.0.extend(found.0.into_iter().map(|problem| {
+            let path: Vec<String> = problem.key.split('.').map(str::to_owned).collect();
+            let place = gathered.places.find(&path).cloned();
+            Problem { place: problem.place.clone().or(place), ..problem }
+        }));
+        let (errors, warnings) = problems.split();
+        match config {
+            Some(config) if errors.0.is_empty() => Ok(Config { warnings, ..config }),
+            _ => Err(ConfigError::Invalid(errors)),
+        }
+    }
+
+    /// `None` if something required is missing; then it is among the problems.
+    fn read(tree: &Tree<'_>, problems: &mut Problems) -> Option<Config> {
+        let store = Store::read(tree, problems);
+        let postgresql = Postgresql::read(tree, problems);
+        let bootstrap = Bootstrap::read(tree, problems);
+        let tags = Tags(tree.map("tags"));
+        tags.conflicts(problems);
+        let name = tree.text("name");
+        if name.as_deref() == Some(RESERVED_NAME) {
+            problems.push(Problem::error("name", "this name has a meaning of its own in the store; choose another"));
+        }
+        for key in ["name", "scope"] {
+            if tree.text(key).is_some_and(|text| text.is_empty() || text.contains('/')) {
+                problems.push(Problem::error(
+                    key,
+                    "must not be empty or contain `/`: it becomes part of a path in the store",
+                ));
+            }
+        }
+        let parameters = tree.map_of("postgresql.parameters");
+        for name in
+            parameters.keys().filter(|name| crate::postgres::parameters::is_controlled(&name.to_ascii_lowercase()))
+        {
+            let text = "ignored here: all members must agree on it; set it with PATCH /config on the REST API";
+            problems.push(Problem::warning(format!("postgresql.parameters.{name}"), text));
+        }
+        Some(Config {
+            scope: tree.text("scope")?,
+            name: name?,
+            namespace: tree.text("namespace").unwrap_or_default().trim_matches('/').to_owned(),
+            restapi: RestApi::read(tree)?,
+            ctl: Ctl::read(tree),
+            store: store?,
+            node: Node::read(tree)?,
+            postgresql,
+            bootstrap,
+            tags,
+            watchdog: Watchdog::read(tree),
+            guard: sections::guard(tree),
+            log: Log::read(tree),
+            warnings: Problems::default(),
+            section: tree.map_of("postgresql").into_iter().filter(|(key, _)| !is_local(key)).collect(),
+        })
+    }
+}
+
+/// Whether a key below `postgresql` stays out of what is laid over the dynamic section. Users and passwords do.
+fn is_local(key: &str) -> bool {
+    let setting = options::find(&["postgresql".to_owned(), key.to_owned()]);
+    key == "authentication" || setting.is_some_and(|setting| setting.scope == options::Scope::Local)
+}
+
+#[cfg(test)]
+mod tests;
