@@ -163,6 +163,8 @@ pub enum Verdict {
     Same,
     /// Our log has records that the leader's does not have.
     Diverged,
+    /// The same, in a way that pg_rewind cannot see or mend.
+    OnlyCopy,
     /// The leader did not answer.
     Unknown,
 }

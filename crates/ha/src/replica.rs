@@ -67,7 +67,9 @@ pub(crate) fn follow(at: &Situation<'_>, leader: Option<Upstream>, rule: Rule) -
     if leader.is_some() && at.local.following != leader {
         return Plan::act(Rule::ChangeUpstream, [Action::Follow { upstream: leader }]);
     }
-    Plan::wait(rule)
+    let plan = Plan::wait(rule);
+    // A starting server tells nobody when it is ready.
+    if rule == Rule::StandbyStarting { plan.wake(at.soon(Duration::from_millis(50), WakeReason::Settling)) } else { plan }
 }
 
 fn check(at: &Situation<'_>, epoch: Epoch, leader: Upstream) -> Plan {
@@ -84,7 +86,10 @@ fn known(at: &Situation<'_>, epoch: Epoch) -> Option<Divergence> {
 
 /// The way back for a node whose log has left the leader's: a rewind, else a fresh copy.
 fn diverged(at: &Situation<'_>, epoch: Epoch, leader: Option<&Upstream>) -> Option<Plan> {
-    known(at, epoch).filter(|divergence| divergence.verdict == Verdict::Diverged)?;
+    let verdict = known(at, epoch)?.verdict;
+    if !matches!(verdict, Verdict::Diverged | Verdict::OnlyCopy) {
+        return None;
+    }
     let source = leader?.clone();
     let last = at.local.last(|job| matches!(job, Job::Rewind { .. } | Job::Clone { .. }));
     let failed = last.filter(|last| last.outcome != JobOutcome::Done);
@@ -94,7 +99,7 @@ fn diverged(at: &Situation<'_>, epoch: Epoch, leader: Option<&Upstream>) -> Opti
     {
         return Some(Plan::wait(Rule::RetryLater));
     }
-    let rewindable = at.settings.use_pg_rewind && at.local.control().is_some_and(|control| control.rewindable);
+    let rewindable = verdict == Verdict::Diverged && at.settings.use_pg_rewind && at.local.control().is_some_and(|control| control.rewindable);
     Some(if rewindable && !rewind_failed {
         Plan::act(Rule::Rewind, [Action::Run(Job::Rewind { source })])
     } else {

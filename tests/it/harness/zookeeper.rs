@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 
 const JAR: &str = "/usr/share/java/zookeeper.jar";
@@ -65,9 +65,13 @@ impl ZooKeeperServer {
         std::fs::remove_dir_all(&data).and_then(|()| std::fs::create_dir(&data)).expect("our own directory");
     }
 
-    /// Freezes it: connections stay open and nothing answers.
+    /// Freezes it: connections stay open and nothing answers. Returns when the last of its threads stands still.
     pub fn sigstop(&self) {
         self.signal(Signal::STOP);
+        let pid = self.child.as_ref().map(Pid::from_child);
+        let (_, status) =
+            waitpid(pid, WaitOptions::UNTRACED).expect("our own child").expect("a stop is a change of its state");
+        assert!(status.stopped(), "the server ended instead of standing still: {status:?}");
     }
 
     pub fn sigcont(&self) {

@@ -60,8 +60,8 @@ pub struct Network {
 pub struct NetworkError(String);
 
 impl Network {
-    /// The networks that the entries of `restapi.allowlist` stand for: addresses, networks, and names of hosts. A name that
-    /// cannot be resolved now lets nobody in, and is told in the log.
+    /// The networks that the entries of `restapi.allowlist` stand for: addresses, networks, and names of hosts. A name
+    /// that cannot be resolved now lets nobody in, and is told in the log.
     pub async fn resolve(entries: &[String]) -> Vec<Network> {
         let resolved = entries.iter().map(async |entry| match entry.parse() {
             Ok(network) => vec![network],

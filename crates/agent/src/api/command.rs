@@ -1,5 +1,5 @@
-//! What the REST API asks of the daemon. Each command that has an answer carries the sender for it; the daemon may take its
-//! time, and a caller that went away is an answer that nobody reads, not an error.
+//! What the REST API asks of the daemon. Each command that has an answer carries the sender for it; the daemon may take
+//! its time, and a caller that went away is an answer that nobody reads, not an error.
 //!
 //! Not here: carrying them out (the daemon), reading them from requests (`restart`, `router`).
 
@@ -10,8 +10,8 @@ use pgherd_ha::{Role, Wall};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
-/// How many commands may wait for the daemon. They come from people and tools, one at a time; more than a few waiting means
-/// that the daemon hangs, and then an error at once is the better answer.
+/// How many commands may wait for the daemon. They come from people and tools, one at a time; more than a few waiting
+/// means that the daemon hangs, and then an error at once is the better answer.
 pub const QUEUE: usize = 16;
 
 #[derive(Debug)]
@@ -26,7 +26,8 @@ pub enum Command {
     Reload,
     /// Make the data directory anew. The answer comes when it is decided, not when it is done.
     Reinitialize { force: bool, from_leader: bool, reply: oneshot::Sender<Result<(), ReinitializeRefused>> },
-    /// Run a round now, and say when what it saw is published: somebody wants to know how things are, not how they were.
+    /// Run a round now, and say when what it saw is published: somebody wants to know how things are, not how they
+    /// were.
     Observe { reply: oneshot::Sender<()> },
     /// Something in the store was changed: run a round now.
     Wake,

@@ -1,8 +1,8 @@
 //! The REST API on port 8008: health checks, status, configuration, orders of an operator, and the pushed route.
 //!
-//! It reads what the daemon publishes ([`Snapshot`], the permit, the route) and asks it for actions ([`Command`]); it decides
-//! nothing about the cluster. The interface is Patroni's, so that its tools and real Patroni members work unchanged.
-//! [`PeerClient`] is the other end: how this member asks the others.
+//! It reads what the daemon publishes ([`Snapshot`], the permit, the route) and asks it for actions ([`Command`]); it
+//! decides nothing about the cluster. The interface is Patroni's, so that its tools and real Patroni members work
+//! unchanged. [`PeerClient`] is the other end: how this member asks the others.
 
 mod access;
 mod body;
@@ -11,6 +11,7 @@ mod command;
 mod dynamic_config;
 mod health;
 mod json;
+mod metrics;
 mod peer;
 mod query;
 mod reply;
@@ -43,8 +44,8 @@ pub use command::{
 };
 pub use peer::{PeerAnswer, PeerClient, PeerClientError, PeerStatus};
 pub use route_stream::RouteSource;
-pub use schedule::iso;
 pub use router::router;
+pub use schedule::iso;
 pub use server::{ApiError, ServerHandle, resolve_listen, serve};
 pub use snapshot::{
     DynamicSettings, LeaderBelief, LoadedView, Observation, PATRONI_VERSION, PermitCell, Snapshot, SynchronousMode,

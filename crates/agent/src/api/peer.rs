@@ -1,7 +1,7 @@
 //! Asking the other members: `GET api_url` of each at once, as the leader race and the checks before a switchover need.
 //!
-//! A member that does not answer in time, or not with what a Patroni says of its WAL, is unreachable; why is told for the log.
-//! Not here: judging the answers (`pgherd_ha`). Tested in `peer_tests` against raw sockets.
+//! A member that does not answer in time, or not with what a Patroni says of its WAL, is unreachable; why is told for
+//! the log. Not here: judging the answers (`pgherd_ha`). Tested in `peer_tests` against raw sockets.
 
 use std::time::Duration;
 
@@ -115,8 +115,8 @@ impl PeerStatus {
 impl PeerClient {
     /// `auth`: `ctl.authentication`, else `restapi.authentication`. The provider of rustls must be installed before.
     ///
-    /// Certificates of members are not verified, as in Patroni without a client certificate: the answer to `GET` is open to
-    /// all anyway, and only hints at whether it makes sense to go on; the store decides.
+    /// Certificates of members are not verified, as in Patroni without a client certificate: the answer to `GET` is
+    /// open to all anyway, and only hints at whether it makes sense to go on; the store decides.
     pub fn new(auth: Option<&BasicAuth>, connect_timeout: Duration) -> Result<PeerClient, PeerClientError> {
         let headers = auth.map(|auth| HeaderMap::from_iter([(AUTHORIZATION, auth.header())])).unwrap_or_default();
         let http = reqwest::Client::builder()

@@ -17,6 +17,11 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
     with_type(status, "application/json", json::spaced(body))
 }
 
+/// For Prometheus.
+pub fn plain(body: String) -> Response {
+    with_type(StatusCode::OK, "text/plain", body)
+}
+
 /// Only the status line; load balancers read nothing more.
 pub fn bare(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());

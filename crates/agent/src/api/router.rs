@@ -1,7 +1,7 @@
 //! From a request to its answer: the method and the first segment of the path decide, what follows is ignored.
 //!
-//! Whatever is read with an unknown path is a health check; whatever would change something under an unknown path is not
-//! supported. Tested in `router_tests` without a network, in `server_tests` over sockets.
+//! Whatever is read with an unknown path is a health check; whatever would change something under an unknown path is
+//! not supported. Tested in `router_tests` without a network, in `server_tests` over sockets.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ use super::command::Command;
 use super::health::{Facts, health, is_true, liveness, readiness};
 use super::query::Query;
 use super::switchover::Action;
-use super::{ApiState, body, cluster, dynamic_config, reply, restart, route_stream, status, switchover};
+use super::{ApiState, body, cluster, dynamic_config, metrics, reply, restart, route_stream, status, switchover};
 
 /// The address of the client, put into the request's extensions by the server.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,7 @@ async fn read(api: &ApiState, parts: &Parts) -> Response {
             let seen = api.observed().await;
             reply::json(StatusCode::OK, &status::status(&seen, boot_now()))
         }
+        "metrics" => reply::plain(metrics::metrics(&snapshot, now)),
         "liveness" => reply::bare(liveness(&snapshot, now)),
         "readiness" => reply::bare(readiness(&query, &Facts::of(&snapshot, &api.permit.load(), now))),
         "cluster" => match api.store.load().await {

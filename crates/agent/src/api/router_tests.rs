@@ -27,6 +27,7 @@ async fn the_method_and_the_first_segment_decide() {
         ("GET", "/liveness", 200),
         ("GET", "/readiness", 200),
         ("GET", "/config/x", 200),
+        ("GET", "/metrics", 200),
         ("GET", "/failsafe", 502),
         ("GET", "/nothing", 503),
         ("GET", "/pgherd", 503),
@@ -278,6 +279,23 @@ async fn a_daemon_that_is_gone_takes_no_orders() {
     fixture.commands.close();
     let (status, _, body) = fixture.call("POST", "/restart", "").await;
     assert!(status.as_u16() == 503 && body.contains("takes no orders"), "{body}");
+}
+
+#[tokio::test]
+async fn asking_how_things_are_leaves_room_for_orders() {
+    let mut fixture = Fixture::new(view());
+    let questions = (0..2 * QUEUE).map(|_| fixture.call("GET", "/patroni", ""));
+    let order = async {
+        tokio::task::yield_now().await;
+        fixture.call("POST", "/reload", "").await.0.as_u16()
+    };
+    let (answers, order) = tokio::join!(futures::future::join_all(questions), order);
+    assert!(order == 202 && answers.iter().all(|(status, ..)| status.is_success()));
+    let mut waiting = Vec::new();
+    while let Ok(command) = fixture.commands.try_recv() {
+        waiting.push(matches!(command, Command::Reload));
+    }
+    assert_eq!((waiting.len(), waiting.last()), (QUEUE / 2 + 1, Some(&true)));
 }
 
 #[tokio::test]

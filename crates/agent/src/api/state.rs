@@ -12,7 +12,7 @@ use pgherd_ha::View;
 use tokio::sync::{mpsc, oneshot};
 
 use super::access::Access;
-use super::command::Command;
+use super::command::{Command, QUEUE};
 use super::peer::PeerClient;
 use super::reply;
 use super::route_stream::RouteSource;
@@ -85,10 +85,13 @@ impl ApiState {
         }
     }
 
-    /// What the daemon sees now; what it last saw, if it is busy. A member that races or hands over decides on the answer.
+    /// What the daemon sees now; what it last saw, if it is busy. A member that races or hands over decides on the
+    /// answer.
     pub(super) async fn observed(&self) -> Arc<Snapshot> {
         let (sender, receiver) = oneshot::channel();
-        if self.commands.try_send(Command::Observe { reply: sender }).is_ok() {
+        // Everybody may ask, so half of the places are kept for orders, which need permission.
+        let places_left = self.commands.capacity() > QUEUE / 2;
+        if places_left && self.commands.try_send(Command::Observe { reply: sender }).is_ok() {
             // Late or dropped: the last snapshot says how old it is.
             let _ = tokio::time::timeout(OBSERVE, receiver).await;
         }

@@ -242,7 +242,7 @@ mod tests {
         let programs =
             Programs { postgres: "/usr/lib/postgresql/15/bin".into(), java: "java".into(), zookeeper: "z".into() };
         let passwords = Passwords { superuser: "123e4".into(), replication: "0777".into() };
-        let ports = super::super::ports::free(2).expect("free ports");
+        let (ports, _claimed) = super::super::ports::free(2).expect("free ports");
         let text = node_config(&layout, 2, ports, &programs, &passwords);
         let value: serde_json::Value = serde_saphyr::from_str(&text).expect("valid YAML");
         assert_eq!(value["postgresql"]["data_dir"], "/a b/\"c\": #d/node2/data");

@@ -4,6 +4,8 @@
 //! come back each time unless somebody else listens there.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 /// More nodes than a laptop can carry; it keeps the ports of a role within their ten.
 pub const MOST_NODES: usize = 9;
@@ -48,14 +50,31 @@ impl Ports {
     }
 }
 
-/// The first block in which nobody listens.
-pub fn free(nodes: usize) -> Option<Ports> {
-    choose(nodes, |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+/// A claim on a block until the demo's own servers listen there: another start passes the block over.
+#[derive(Debug)]
+pub struct Claim {
+    _held: UnixListener,
 }
 
-fn choose(nodes: usize, is_free: impl Fn(u16) -> bool) -> Option<Ports> {
-    let blocks = (0..BLOCKS).map(|block| Ports { base: FIRST_BLOCK + block * BLOCK });
-    blocks.into_iter().find(|ports| ports.all(nodes).into_iter().all(&is_free))
+/// The first block in which nobody listens and which no other start has claimed.
+pub fn free(nodes: usize) -> Option<(Ports, Claim)> {
+    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    choose(nodes, claim, is_free)
+}
+
+/// A name in the kernel that ends with the process that holds it, so nothing is left behind.
+fn claim(ports: Ports) -> Option<Claim> {
+    let name = SocketAddr::from_abstract_name(format!("pgherd-demo-ports-{}", ports.base)).ok()?;
+    UnixListener::bind_addr(&name).ok().map(|held| Claim { _held: held })
+}
+
+fn choose<C>(nodes: usize, claim: impl Fn(Ports) -> Option<C>, is_free: impl Fn(u16) -> bool) -> Option<(Ports, C)> {
+    let mut blocks = (0..BLOCKS).map(|block| Ports { base: FIRST_BLOCK + block * BLOCK });
+    // Claimed first, looked at then: in the other order another start could come in between.
+    blocks.find_map(|ports| {
+        let claimed = claim(ports)?;
+        ports.all(nodes).into_iter().all(&is_free).then_some((ports, claimed))
+    })
 }
 
 #[cfg(test)]
@@ -65,9 +84,20 @@ mod tests {
     #[test]
     fn a_block_with_one_taken_port_is_passed_over() {
         for (taken, base) in [(4999, 5000), (5000, 5100), (5001, 5100), (5013, 5100), (5023, 5100), (5014, 5000)] {
-            assert_eq!(choose(3, |port| port != taken), Some(Ports { base }), "taken: {taken}");
+            let chosen = choose(3, |_| Some(()), |port| port != taken);
+            assert_eq!(chosen, Some((Ports { base }, ())), "taken: {taken}");
         }
-        assert_eq!(choose(3, |_| false), None);
+        assert_eq!(choose(3, |_| Some(()), |_| false), None);
+    }
+
+    #[test]
+    fn a_claimed_block_is_passed_over_until_the_claim_ends() {
+        // Far from the blocks of a real demo.
+        let ports = Ports { base: 1 };
+        let claimed = claim(ports).expect("nobody has claimed it");
+        assert!(claim(ports).is_none());
+        drop(claimed);
+        assert!(claim(ports).is_some());
     }
 
     #[test]

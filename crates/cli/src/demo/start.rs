@@ -34,7 +34,8 @@ pub async fn start(layout: &Layout, nodes: usize, progress: &Progress) -> anyhow
     if user.is_some() {
         check_reachable(&layout.directory)?;
     }
-    let ports = ports::free(nodes).context("found no free block of ports between 5000 and 8999 on 127.0.0.1")?;
+    let (ports, _claimed) =
+        ports::free(nodes).context("found no free block of ports between 5000 and 8999 on 127.0.0.1")?;
     let passwords = Passwords::random().context("the kernel gave no random bytes for the passwords")?;
     files::write_all(layout, nodes, ports, &programs, &passwords, user)
         .with_context(|| format!("writing the configuration to {} failed", layout.directory.display()))?;
