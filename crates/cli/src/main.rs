@@ -1,33 +1,37 @@
-//! The one binary: a subcommand a role.
+//! The one binary: a subcommand a role, and the operator's commands.
 
+mod arguments;
+mod ctl;
 mod demo;
 mod drill;
+mod logging;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-/// High availability for PostgreSQL.
-#[derive(clap::Parser)]
-#[command(version)]
-enum Command {
-    Demo(demo::Arguments),
-    Drill(drill::Arguments),
-}
+use crate::arguments::{Arguments, Program, Role};
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    match args.next() {
-        // Before anything is allocated or started for the other roles: the guard must stay small.
-        Some(role) if role == "guard" => pgherd_agent::guard::main(args),
-        _ => run(Command::parse()),
+    let mut words = std::env::args_os();
+    let own_name = words.next();
+    let mut words = words.peekable();
+    // Before anything is allocated or started for the other roles: the guard must stay small.
+    if words.next_if(|role| role == "guard").is_some() {
+        return pgherd_agent::guard::main(words);
+    }
+    let program = Program::from_path(own_name.as_ref());
+    let all = own_name.into_iter().chain(words).collect();
+    match arguments::parse(all, program) {
+        Ok(arguments) => run(arguments, program),
+        Err(exit_code) => exit_code,
     }
 }
 
-fn run(command: Command) -> ExitCode {
-    let result = match command {
-        Command::Demo(arguments) => demo::run(arguments),
-        Command::Drill(arguments) => drill::run(arguments),
+fn run(arguments: Arguments, program: Program) -> ExitCode {
+    logging::start("warn");
+    let result = match arguments.role {
+        Role::Demo(arguments) => demo::run(arguments),
+        Role::Drill(arguments) => drill::run(arguments),
+        Role::Operate(command) => return ctl::run(command, &arguments.access, program),
     };
     result.unwrap_or_else(|error| {
         eprintln!("Error: {error:#}");

@@ -1,0 +1,168 @@
+//! The arguments of the program: a subcommand a role, and the operator's commands beside them.
+//!
+//! `guard` is not among them: `main` starts it before anything else. Wrong usage is printed as Patroni's console prints
+//! it (usage first, then `Error: ...`) and ends with exit code 2.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::ctl::context::Access;
+use crate::{ctl, demo, drill};
+
+/// PostgreSQL that stays available: an agent beside every server, an entrypoint for the clients, and the commands to
+/// look after them
+#[derive(Parser, Clone, Debug)]
+#[command(name = "pgherd", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub access: Access,
+    #[command(subcommand)]
+    pub role: Role,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Role {
+    /// Start a whole cluster on this machine, to try it out
+    Demo(demo::Arguments),
+    /// Do one fault to the demo and measure what its clients see
+    Drill(drill::Arguments),
+    #[command(flatten)]
+    Operate(ctl::Command),
+}
+
+/// As what the program was called: a symlink with Patroni's name gives Patroni's console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Pgherd,
+    Patronictl,
+}
+
+impl Program {
+    pub fn from_path(path: Option<&OsString>) -> Program {
+        match path.and_then(|path| Path::new(path).file_name()) {
+            Some(name) if name == "patronictl" => Program::Patronictl,
+            _ => Program::Pgherd,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Program::Pgherd => "pgherd",
+            Program::Patronictl => "patronictl",
+        }
+    }
+}
+
+/// `arguments` begin with the program's own name. On failure (or `--help`) everything is printed already.
+pub fn parse(arguments: Vec<OsString>, program: Program) -> Result<Arguments, ExitCode> {
+    let mut command = Arguments::command().name(program.name()).bin_name(program.name());
+    let parsed = command.try_get_matches_from_mut(&arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
+    parsed.map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(2)
+        }
+        _ => {
+            eprint!("{}", usage_error(&error.render().to_string(), &mut command, &arguments));
+            ExitCode::from(2)
+        }
+    })
+}
+
+/// The same content in the order of Patroni's console. `rendered` is clap's text: `error: ...`, perhaps tips and a usage.
+fn usage_error(rendered: &str, command: &mut clap::Command, arguments: &[OsString]) -> String {
+    let message = rendered.split("\n\nUsage:").next().unwrap_or(rendered);
+    let message = message.split("\n\nFor more information").next().unwrap_or(message);
+    let message = message.strip_prefix("error: ").unwrap_or(message).trim_end();
+    command.build();
+    let named = arguments.iter().skip(1).find_map(|argument| {
+        let name = argument.to_str()?;
+        command.get_subcommands().any(|known| known.get_name() == name).then(|| name.to_owned())
+    });
+    let command = match named.and_then(|name| command.find_subcommand_mut(name)) {
+        Some(found) => found,
+        None => command,
+    };
+    let path = command.get_bin_name().unwrap_or("pgherd").to_owned();
+    format!("{}\nTry '{path} --help' for help.\n\nError: {message}\n", command.render_usage())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(line: &str) -> Arguments {
+        let arguments = line.split_whitespace().map(OsString::from).collect();
+        parse(arguments, Program::Pgherd).unwrap_or_else(|_| panic!("{line} was refused"))
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_before_the_command_and_after_its_arguments() {
+        for line in [
+            "pgherd -c f -d zoo:2181 -k list demo -f json",
+            "pgherd list demo -f json -k -c f --dcs zoo:2181",
+            "pgherd -k list -d zoo:2181 -f json demo --config-file f",
+        ] {
+            let arguments = accept(line);
+            let Role::Operate(ctl::Command::List(list)) = arguments.role else { panic!("{line}") };
+            let access = list.access.clone().or(&arguments.access);
+            assert_eq!(access.config_file.as_deref(), Some(Path::new("f")));
+            assert_eq!((access.dcs_url.as_deref(), access.insecure), (Some("zoo:2181"), true));
+            assert_eq!(list.clusters, ["demo"]);
+        }
+    }
+
+    #[test]
+    fn the_options_of_patronictl_are_known() {
+        for line in [
+            "pgherd list",
+            "pgherd list a b -e -t -f yml -W",
+            "pgherd list -w 0.5",
+            "pgherd switchover c --leader a --candidate b --scheduled now --force",
+            "pgherd switchover --primary a --force",
+            "pgherd failover c --candidate b --force",
+            "pgherd pause c --wait",
+            "pgherd resume --wait",
+            "pgherd version c n1 n2",
+        ] {
+            accept(line);
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_told_with_the_usage_first() {
+        let check = |line: &str, expected: &str| {
+            let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            let mut command = Arguments::command().name("pgherd").bin_name("pgherd");
+            let error = command.try_get_matches_from_mut(&arguments).expect_err("wrong usage");
+            let text = usage_error(&error.render().to_string(), &mut command, &arguments);
+            assert!(text.starts_with(expected), "{text}");
+            assert!(text.contains("\n\nError: "), "{text}");
+        };
+        check(
+            "pgherd list -f foo",
+            "Usage: pgherd list [OPTIONS] [CLUSTER]...\nTry 'pgherd list --help' for help.\n\nError: invalid value 'foo'",
+        );
+        check(
+            "pgherd list --foo",
+            "Usage: pgherd list [OPTIONS] [CLUSTER]...\nTry 'pgherd list --help' for help.\n\nError: unexpected argument '--foo'",
+        );
+        check(
+            "pgherd foo",
+            "Usage: pgherd [OPTIONS] <COMMAND>\nTry 'pgherd --help' for help.\n\nError: unrecognized subcommand 'foo'",
+        );
+    }
+}

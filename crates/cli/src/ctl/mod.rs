@@ -1,0 +1,115 @@
+//! The operator's commands: they read the store and ask the members' REST APIs, with the output and the exit codes of
+//! Patroni's console. One file a command.
+//!
+//! Not here: the arguments of the whole program (`crate::arguments`). Exit codes: 0 done (also where a member refused and
+//! its answer was printed), 1 an error, 2 wrong usage.
+
+pub mod context;
+mod document;
+mod json;
+pub mod list;
+mod members;
+pub mod pause;
+mod rest;
+mod schedule;
+mod settings;
+pub mod switchover;
+mod table;
+mod terminal;
+pub mod version;
+mod yaml;
+mod yaml_scalar;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod list_tests;
+#[cfg(test)]
+mod pause_tests;
+#[cfg(test)]
+mod switchover_tests;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use self::context::{Access, Context};
+use self::list::ListArguments;
+use self::pause::PauseArguments;
+use self::switchover::{FailoverArguments, SwitchoverArguments};
+use self::terminal::Aborted;
+use self::version::VersionArguments;
+use crate::arguments::Program;
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Show the members of a cluster
+    List(ListArguments),
+    /// Hand the leadership to a replica, in good order
+    Switchover(SwitchoverArguments),
+    /// Make a named replica the leader, even without the present one
+    Failover(FailoverArguments),
+    /// Maintenance mode: nobody fails over by itself
+    Pause(PauseArguments),
+    /// End the maintenance mode
+    Resume(PauseArguments),
+    /// Show the version of this program, or of the members of a cluster
+    Version(VersionArguments),
+}
+
+impl Command {
+    fn access(&self) -> &Access {
+        match self {
+            Command::List(arguments) => &arguments.access,
+            Command::Switchover(arguments) => &arguments.access,
+            Command::Failover(arguments) => &arguments.access,
+            Command::Pause(arguments) | Command::Resume(arguments) => &arguments.access,
+            Command::Version(arguments) => &arguments.access,
+        }
+    }
+}
+
+/// Runs one command and prints its error, if any. `earlier` are the options that stood before the command.
+pub fn run(command: Command, earlier: &Access, program: Program) -> ExitCode {
+    match try_run(command, earlier, program) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Aborted>() => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        // The reader of our output has gone (`pgherd list | head`); there is nobody to tell.
+        Err(error) if error.downcast_ref::<std::io::Error>().is_some_and(is_broken_pipe) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::BrokenPipe
+}
+
+fn try_run(command: Command, earlier: &Access, program: Program) -> anyhow::Result<()> {
+    if let Command::Version(VersionArguments { cluster: None, .. }) = &command {
+        println!("{}", version::own(program));
+        return Ok(());
+    }
+    let mut context = Context::from_access(&command.access().clone().or(earlier))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the event loop cannot be started")?.block_on(perform(command, program, &mut context))
+}
+
+async fn perform(command: Command, program: Program, context: &mut Context) -> anyhow::Result<()> {
+    let result = match command {
+        Command::List(arguments) => list::run(arguments, context).await,
+        Command::Switchover(arguments) => switchover::switchover(arguments, context).await,
+        Command::Failover(arguments) => switchover::failover(arguments, context).await,
+        Command::Pause(arguments) => pause::run(arguments, true, context).await,
+        Command::Resume(arguments) => pause::run(arguments, false, context).await,
+        Command::Version(arguments) => version::run(arguments, program, context).await,
+    };
+    context.close().await;
+    result
+}

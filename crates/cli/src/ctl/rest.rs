@@ -1,0 +1,147 @@
+//! Calls to the REST API of a member.
+//!
+//! Not here: what the answers mean. Tested by the flows of the commands against a fake member.
+
+use std::cell::OnceCell;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pgherd_ha::Member;
+use reqwest::{Certificate, Client, Identity, Method, Url};
+use serde_json::Value;
+
+use super::settings::RestSettings;
+
+/// To reach a member; it is on the same network or gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// For calls that a member answers from memory.
+pub const SHORT: Duration = Duration::from_secs(10);
+
+/// No answer of the API that a person is to read is larger; the rest is cut off.
+const LARGEST_BODY: usize = 1024 * 1024;
+
+/// The call has no answer. Whether it was carried out is unknown unless the connection failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{member}: {method} {url} failed: {}", cause(source))]
+pub struct RestError {
+    pub member: String,
+    method: Method,
+    url: String,
+    #[source]
+    source: anyhow::Error,
+}
+
+/// The last of the causes says what happened; those above it only where.
+fn cause(error: &anyhow::Error) -> String {
+    error.root_cause().to_string()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub body: String,
+}
+
+/// The client is made at the first call: commands that only read the store do not pay for it.
+#[derive(Debug)]
+pub struct RestClient {
+    settings: RestSettings,
+    client: OnceCell<Client>,
+}
+
+impl RestClient {
+    pub fn new(settings: RestSettings) -> RestClient {
+        RestClient { settings, client: OnceCell::new() }
+    }
+
+    /// `path` replaces the one of the member's `api_url`. `limit` is for the whole call.
+    pub async fn call(
+        &self,
+        member: &Member,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> Result<Reply, RestError> {
+        let sent = self.send(&member.api_url, method.clone(), path, body, limit).await;
+        sent.map_err(|source| RestError {
+            member: member.name.clone(),
+            method,
+            url: format!("{} ({path})", member.api_url),
+            source,
+        })
+    }
+
+    async fn send(
+        &self,
+        api_url: &str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        limit: Duration,
+    ) -> anyhow::Result<Reply> {
+        let mut url: Url = api_url.parse().with_context(|| format!("its api_url `{api_url}` is not a URL"))?;
+        url.set_path(path);
+        url.set_query(None);
+        let mut request = self.client()?.request(method, url).timeout(limit);
+        if let Some((user, password)) = &self.settings.credentials {
+            request = request.basic_auth(user, Some(password));
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let mut response = request.send().await.map_err(reqwest::Error::without_url)?;
+        let status = response.status().as_u16();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > LARGEST_BODY {
+                bytes.truncate(LARGEST_BODY);
+                break;
+            }
+        }
+        Ok(Reply { status, body: String::from_utf8_lossy(&bytes).into_owned() })
+    }
+
+    fn client(&self) -> anyhow::Result<&Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = build(&self.settings)?;
+        Ok(self.client.get_or_init(|| client))
+    }
+}
+
+fn build(settings: &RestSettings) -> anyhow::Result<Client> {
+    // An error only says that somebody installed it before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // A proxy for the web must not see calls inside the cluster.
+    let mut builder = Client::builder()
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("pgherd/", env!("CARGO_PKG_VERSION")))
+        .tls_danger_accept_invalid_certs(settings.insecure);
+    let read = |path: &std::path::Path| {
+        std::fs::read(path)
+            .with_context(|| format!("the TLS file {} of the section `ctl` cannot be read", path.display()))
+    };
+    if let Some(path) = &settings.ca_file {
+        let pem = read(path)?;
+        let certificates = Certificate::from_pem_bundle(&pem)
+            .with_context(|| format!("{} holds no certificates in PEM form", path.display()))?;
+        builder = certificates.into_iter().fold(builder, |builder, one| builder.add_root_certificate(one));
+    }
+    if let Some(path) = &settings.certificate_file {
+        let mut pem = read(path)?;
+        if let Some(key) = &settings.key_file {
+            pem.push(b'\n');
+            pem.extend(read(key)?);
+        }
+        let identity = Identity::from_pem(&pem).with_context(|| {
+            format!("{} and its key are no unencrypted certificate and key in PEM form", path.display())
+        })?;
+        builder = builder.identity(identity);
+    }
+    builder.build().context("the HTTP client cannot be made")
+}

@@ -1,0 +1,93 @@
+//! What a command says and asks: its output, and questions answered on its input.
+//!
+//! Tests give it a buffer and prepared answers. Errors do not come here; `ctl::run` prints them.
+
+use std::io::{self, BufRead, Write};
+
+/// The operator gave no answer: the input ended.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("Aborted!")]
+pub struct Aborted;
+
+pub struct Terminal {
+    output: Box<dyn Write>,
+    input: Input,
+}
+
+enum Input {
+    Standard,
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests prepare answers"))]
+    Prepared(Box<dyn BufRead>),
+}
+
+impl std::fmt::Debug for Terminal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terminal").finish_non_exhaustive()
+    }
+}
+
+impl Terminal {
+    pub fn standard() -> Terminal {
+        Terminal { output: Box::new(io::stdout()), input: Input::Standard }
+    }
+
+    #[cfg(test)]
+    pub fn prepared(output: Box<dyn Write>, answers: impl BufRead + 'static) -> Terminal {
+        Terminal { output, input: Input::Prepared(Box::new(answers)) }
+    }
+
+    pub fn print(&mut self, text: &str) -> io::Result<()> {
+        self.output.write_all(text.as_bytes())?;
+        self.output.flush()
+    }
+
+    pub fn line(&mut self, text: &str) -> io::Result<()> {
+        self.print(&format!("{text}\n"))
+    }
+
+    /// Empties the window, for a display that is shown again and again.
+    pub fn clear(&mut self) -> io::Result<()> {
+        self.print("\x1b[2J\x1b[H")
+    }
+
+    /// An empty answer means the default.
+    pub async fn ask(&mut self, question: &str, default: &str) -> anyhow::Result<String> {
+        self.print(&format!("{question} [{default}]: "))?;
+        let answer = self.answer().await?;
+        Ok(if answer.is_empty() { default.to_owned() } else { answer })
+    }
+
+    /// An empty answer means no; what is neither yes nor no is asked again.
+    pub async fn confirm(&mut self, question: &str) -> anyhow::Result<bool> {
+        loop {
+            self.print(&format!("{question} [y/N]: "))?;
+            match self.answer().await?.to_ascii_lowercase().as_str() {
+                "y" | "yes" => return Ok(true),
+                "n" | "no" | "" => return Ok(false),
+                _ => self.line("Please answer y or n.")?,
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        let length = match &mut self.input {
+            // On a thread of its own: the session with the store goes on while the operator thinks.
+            Input::Standard => {
+                let read = tokio::task::spawn_blocking(|| {
+                    let mut line = String::new();
+                    io::stdin().read_line(&mut line).map(|length| (length, line))
+                });
+                let length;
+                (length, line) = read.await??;
+                length
+            }
+            Input::Prepared(answers) => answers.read_line(&mut line)?,
+        };
+        if length == 0 {
+            self.line("")?;
+            return Err(Aborted.into());
+        }
+        Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+    }
+}
