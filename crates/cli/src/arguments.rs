@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::ctl::context::Access;
-use crate::{ctl, demo, drill};
+use crate::{ctl, demo, drill, entrypoint};
 
 /// PostgreSQL that stays available: an agent beside every server, an entrypoint for the clients, and the commands to
 /// look after them
@@ -26,6 +26,8 @@ pub struct Arguments {
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum Role {
+    /// Run the entrypoint that clients connect to
+    Proxy(entrypoint::Arguments),
     /// Start a whole cluster on this machine, to try it out
     Demo(demo::Arguments),
     /// Do one fault to the demo and measure what its clients see
@@ -128,6 +130,7 @@ mod tests {
     #[test]
     fn the_options_of_patronictl_are_known() {
         for line in [
+            "pgherd proxy haproxy.cfg --check",
             "pgherd list",
             "pgherd list a b -e -t -f yml -W",
             "pgherd list -w 0.5",

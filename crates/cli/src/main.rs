@@ -4,6 +4,7 @@ mod arguments;
 mod ctl;
 mod demo;
 mod drill;
+mod entrypoint;
 mod logging;
 
 use std::process::ExitCode;
@@ -27,8 +28,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, program: Program) -> ExitCode {
-    logging::start("warn");
+    logging::start(match arguments.role {
+        Role::Proxy(_) => "info",
+        _ => "warn",
+    });
     let result = match arguments.role {
+        Role::Proxy(arguments) => entrypoint::run(arguments),
         Role::Demo(arguments) => demo::run(arguments),
         Role::Drill(arguments) => drill::run(arguments),
         Role::Operate(command) => return ctl::run(command, &arguments.access, program),

@@ -154,6 +154,13 @@ fn before_and_without_a_cluster() {
 }
 
 #[test]
+fn a_state_that_pgherd_does_not_know_is_shown_as_it_is() {
+    let state = json!({"state": "running custom bootstrap script"});
+    let text = text_of("c", &view(&json!({"members/n1": member("h:5432", "replica", state)})), Format::Tsv, false);
+    assert!(text.contains("\trunning custom bootstrap script\t"), "{text}");
+}
+
+#[test]
 fn the_roles_follow_the_configuration() {
     let roles = |config: Value| -> Vec<String> {
         let sync = json!({"leader": "n1", "quorum": 1, "sync_standby": "N2"});

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use pgherd_ha::{Lsn, Member, View};
+use pgherd_ha::{Lsn, Member, MemberState, View};
 use serde_json::{Map, Value};
 
 /// The port of a PostgreSQL that nobody configured otherwise.
@@ -96,7 +96,7 @@ fn shown_member<'a>(view: &View, member: &'a Member) -> ShownMember<'a> {
         name: &member.name,
         host: String::new(),
         role,
-        state: streaming.filter(|_| role != ShownRole::Leader).unwrap_or(member.state.as_str()),
+        state: streaming.filter(|_| role != ShownRole::Leader).unwrap_or_else(|| state(member)),
         timeline: member.timeline.map(|timeline| timeline.0),
         positions: (!role.is_leader()).then(|| positions(view, member)),
         pending_restart: member.pending_restart,
@@ -104,6 +104,12 @@ fn shown_member<'a>(view: &View, member: &'a Member) -> ShownMember<'a> {
         scheduled_restart: scheduled_restart(member),
         tags: &member.tags,
     }
+}
+
+/// In the member's own words where pgherd knows none for it.
+fn state(member: &Member) -> &str {
+    let foreign = member.extra.get("state").and_then(Value::as_str);
+    foreign.filter(|_| member.state == MemberState::Unknown).unwrap_or(member.state.as_str())
 }
 
 fn role(view: &View, member: &Member) -> ShownRole {
@@ -167,10 +173,7 @@ pub fn loop_wait(view: &View) -> Duration {
 
 fn positions(view: &View, member: &Member) -> Positions {
     let leader = view.status.optime;
-    let position = |lsn: Option<Lsn>| Position {
-        lsn,
-        lag: lsn.filter(|_| leader.0 > 0).map(|lsn| leader.0.saturating_sub(lsn.0)),
-    };
+    let position = |lsn: Option<Lsn>| Position { lsn, lag: lsn.map(|lsn| leader.0.saturating_sub(lsn.0)) };
     // Members of an old version publish one position only; what it means depends on whether they stream.
     let streaming = member.replication_state.as_deref() == Some("streaming");
     let (received, replayed) = match (member.receive_lsn, member.replay_lsn) {

@@ -5,7 +5,7 @@
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{json, yaml};
 
@@ -120,10 +120,18 @@ fn text(cell: &Value) -> String {
     }
 }
 
-/// The upper border with the title written over it, from its second column on.
+/// The upper border with the title written over it, from its second column on; its corners stay.
 fn titled(border: &str, title: &str) -> String {
-    let rest: String = border.chars().skip(1 + title.width()).collect();
-    format!("+{title}{}", if rest.is_empty() { "\n" } else { &rest })
+    let inner = border.trim_end().width().saturating_sub(2);
+    let mut shown = String::new();
+    for c in title.chars() {
+        if shown.width() + c.width().unwrap_or(0) > inner {
+            break;
+        }
+        shown.push(c);
+    }
+    let rest: String = border.chars().skip(1 + shown.width()).collect();
+    format!("+{shown}{rest}")
 }
 
 #[cfg(test)]
@@ -173,6 +181,12 @@ mod tests {
         );
         let kept = Table { omit_empty: false, ..example() };
         assert!(kept.render(Format::Json).contains("\"TL\": \"\""));
+    }
+
+    #[test]
+    fn a_title_wider_than_the_table_is_cut() {
+        let table = Table { title: Some(" Cluster: a name that goes on ".into()), ..example() };
+        assert!(table.render(Format::Pretty).starts_with("+ Cluster: a name tha+\n| Member |"));
     }
 
     #[test]

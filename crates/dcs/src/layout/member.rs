@@ -75,12 +75,17 @@ pub fn decode_member(name: &str, bytes: &[u8]) -> Option<Member> {
     let text = |field: &str| object.get(field).and_then(Value::as_str);
     let position = |field: &str| object.get(field).and_then(number).map(Lsn);
     let flag = |field: &str| object.get(field).and_then(Value::as_bool).unwrap_or(false);
-    let is_extra = |name: &str| !READ.contains(&name) && name != "checkpoint_after_promote";
+    let state = MemberState::parse(text("state").unwrap_or_default());
+    // A state that only others know is kept as its text, for the tables.
+    let is_extra = |name: &str| match name {
+        "state" => state == MemberState::Unknown,
+        _ => !READ.contains(&name) && name != "checkpoint_after_promote",
+    };
     Some(Member {
         name: name.to_owned(),
         conn_url: text("conn_url").unwrap_or_default().to_owned(),
         api_url: text("api_url").unwrap_or_default().to_owned(),
-        state: MemberState::parse(text("state").unwrap_or_default()),
+        state,
         role: Role::parse(text("role").unwrap_or_default()),
         version: text("version").unwrap_or_default().to_owned(),
         pgherd: text("pgherd").map(str::to_owned),
