@@ -2,12 +2,13 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use pgherd_dcs::layout::{compact, same_value};
+use pgherd_dcs::layout::compact;
 use pgherd_dcs::{Expect, Key, Written};
 use serde_json::{Map, Value};
 
 use super::command::Command;
 use super::{ApiState, reply};
+use crate::config;
 
 /// A store that cannot be reached answers with what the daemon last saw.
 pub async fn get(api: &ApiState) -> Response {
@@ -24,7 +25,7 @@ pub async fn patch(api: &ApiState, change: &Map<String, Value>) -> Response {
     };
     let Some(current) = view.config else { return reply::plain_error(StatusCode::SERVICE_UNAVAILABLE) };
     let mut config = current.value;
-    if merge(&mut config, change) {
+    if config::patch(&mut config, change) {
         let value = compact(&Value::Object(config.clone()));
         match api.store.write(Key::Config, &value, Expect::Version(current.version)).await {
             Ok(Written::Done { .. }) => {}
@@ -50,22 +51,4 @@ pub async fn put(api: &ApiState, config: &Map<String, Value>) -> Response {
         api.tell(Command::Wake);
     }
     reply::json(StatusCode::OK, config)
-}
-
-/// `null` deletes, objects merge, and what reads the same as text is left as it is. Whether anything changed.
-fn merge(config: &mut Map<String, Value>, change: &Map<String, Value>) -> bool {
-    let mut changed = false;
-    for (key, new) in change {
-        match (config.get_mut(key), new) {
-            (Some(_), Value::Null) => changed |= config.shift_remove(key).is_some(),
-            (None, Value::Null) => {}
-            (Some(Value::Object(old)), Value::Object(new)) => changed |= merge(old, new),
-            (Some(old), new) if same_value(old, new) => {}
-            (_, new) => {
-                config.insert(key.clone(), new.clone());
-                changed = true;
-            }
-        }
-    }
-    changed
 }
