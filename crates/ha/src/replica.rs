@@ -69,7 +69,11 @@ pub(crate) fn follow(at: &Situation<'_>, leader: Option<Upstream>, rule: Rule) -
     }
     let plan = Plan::wait(rule);
     // A starting server tells nobody when it is ready.
-    if rule == Rule::StandbyStarting { plan.wake(at.soon(Duration::from_millis(50), WakeReason::Settling)) } else { plan }
+    if rule == Rule::StandbyStarting {
+        plan.wake(at.soon(Duration::from_millis(50), WakeReason::Settling))
+    } else {
+        plan
+    }
 }
 
 fn check(at: &Situation<'_>, epoch: Epoch, leader: Upstream) -> Plan {
@@ -99,7 +103,9 @@ fn diverged(at: &Situation<'_>, epoch: Epoch, leader: Option<&Upstream>) -> Opti
     {
         return Some(Plan::wait(Rule::RetryLater));
     }
-    let rewindable = verdict == Verdict::Diverged && at.settings.use_pg_rewind && at.local.control().is_some_and(|control| control.rewindable);
+    let rewindable = verdict == Verdict::Diverged
+        && at.settings.use_pg_rewind
+        && at.local.control().is_some_and(|control| control.rewindable);
     Some(if rewindable && !rewind_failed {
         Plan::act(Rule::Rewind, [Action::Run(Job::Rewind { source })])
     } else {

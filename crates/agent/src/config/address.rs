@@ -98,8 +98,8 @@ fn split(text: &str, default: Option<u16>) -> Option<(&str, u16)> {
         }
         None => (text, default),
     };
-    let has_space = hosts.contains(|c: char| c.is_control() || c == '/' || c == '@');
-    (!hosts.is_empty() && !has_space).then_some(())?;
+    let is_url = hosts.contains(|c: char| c.is_control() || c == '/' || c == '@');
+    (!hosts.is_empty() && !is_url).then_some(())?;
     Some((hosts, port.filter(|port| *port > 0)?))
 }
 

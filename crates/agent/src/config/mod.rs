@@ -34,9 +34,7 @@ pub use environment::{Environment, not_inherited};
 pub use merge::patch;
 pub use place::{Place, Problem, Problems, Severity};
 pub use postgresql::{Bootstrap, Node, Postgresql};
-pub use sections::{
-    Ctl, Demand, Level, Log, Login, RestApi, Store, Tags, Tls, VerifyClient, Watchdog, ZooKeeper, ZooKeeperTls,
-};
+pub use sections::{Ctl, Demand, Level, Log, Login, RestApi, Store, Tags, Tls, VerifyClient, Watchdog, ZooKeeper};
 pub use source::ConfigError;
 pub use timing::{Company, Timing};
 

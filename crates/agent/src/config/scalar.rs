@@ -185,8 +185,7 @@ mod tests {
     #[test]
     fn what_json_cannot_hold_stays_text() {
         for text in ["2026-11-23", ".inf", "-.Inf", ".nan", "18446744073709551616", "-9223372036854775809", "0b_"] {
-            let value = resolve(text);
-            assert!(value.is_string() || text == "0b_", "{text:?} became {value}");
+            assert_eq!(resolve(text), Value::from(text));
         }
     }
 

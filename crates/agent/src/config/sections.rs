@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use pgherd_dcs::{StoreOptions, ZooKeeperOptions};
 use serde_json::{Map, Value};
 
-use super::Secret;
 use super::address::Address;
 use super::place::{Problem, Problems};
 use super::tree::Tree;
 use super::values::{boolean, integer, text};
+use super::{Config, Secret, Timing};
 
 /// A user name and its password.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,21 +215,6 @@ impl Log {
 pub struct ZooKeeper {
     /// Never empty.
     pub hosts: Vec<Address>,
-    /// `None`: no TLS.
-    pub tls: Option<ZooKeeperTls>,
-    /// Principal to permissions, for everything that is created.
-    pub acls: BTreeMap<String, Vec<String>>,
-    /// Scheme to credential.
-    pub auth_data: BTreeMap<String, Secret>,
-}
-
-#[derive(Clone, Debug)]
-pub struct ZooKeeperTls {
-    pub cacert: Option<PathBuf>,
-    pub cert: Option<PathBuf>,
-    pub key: Option<PathBuf>,
-    pub key_password: Option<Secret>,
-    pub verify: bool,
 }
 
 /// The store: the section of the file that is there.
@@ -273,29 +259,37 @@ impl Store {
                 Err(error) => problems.push(Problem::error(format!("zookeeper.hosts.{index}"), error.to_string())),
             }
         }
-        let tls = tree.flag("zookeeper.use_ssl").then(|| ZooKeeperTls {
-            cacert: tree.file("zookeeper.cacert"),
-            cert: tree.file("zookeeper.cert"),
-            key: tree.file("zookeeper.key"),
-            key_password: tree.secret("zookeeper.key_password"),
-            verify: tree.flag("zookeeper.verify"),
-        });
-        Some(Store::ZooKeeper(ZooKeeper {
-            hosts: addresses,
-            tls,
-            acls: acls(&tree.map("zookeeper.set_acls")),
-            auth_data: secrets(&tree.map("zookeeper.auth_data")),
-        }))
+        refuse_unprotected(tree, problems);
+        Some(Store::ZooKeeper(ZooKeeper { hosts: addresses }))
+    }
+
+    /// How the client of this store is opened for this member.
+    pub fn options(&self, config: &Config, timing: &Timing, session_file: Option<PathBuf>) -> StoreOptions {
+        let Store::ZooKeeper(zookeeper) = self;
+        StoreOptions::ZooKeeper(ZooKeeperOptions {
+            hosts: zookeeper.hosts.iter().map(ToString::to_string).collect(),
+            namespace: config.namespace.clone(),
+            scope: config.scope.clone(),
+            name: Some(config.name.clone()),
+            ttl: timing.ttl,
+            retry_timeout: timing.retry_timeout,
+            session_file,
+        })
     }
 }
 
-fn acls(map: &Map<String, Value>) -> BTreeMap<String, Vec<String>> {
-    let permissions = |value: &Value| value.as_array().into_iter().flatten().filter_map(text).collect();
-    map.iter().map(|(principal, value)| (principal.clone(), permissions(value))).collect()
-}
-
-fn secrets(map: &Map<String, Value>) -> BTreeMap<String, Secret> {
-    map.iter().filter_map(|(scheme, value)| Some((scheme.clone(), Secret::new(text(value)?)))).collect()
+/// Protection that was asked for and that the client does not give is refused: to go on without it would be a secret kept
+/// from the user.
+fn refuse_unprotected(tree: &Tree<'_>, problems: &mut Problems) {
+    let wanted = [
+        ("zookeeper.use_ssl", tree.flag("zookeeper.use_ssl"), "TLS to ZooKeeper"),
+        ("zookeeper.set_acls", !tree.map("zookeeper.set_acls").is_empty(), "access lists in ZooKeeper"),
+        ("zookeeper.auth_data", !tree.map("zookeeper.auth_data").is_empty(), "credentials at ZooKeeper"),
+    ];
+    for (key, _, what) in wanted.into_iter().filter(|(_, is_wanted, _)| *is_wanted) {
+        let text = format!("pgherd does not have {what}, and does not go on without; remove the key to accept that");
+        problems.push(Problem::error(key, text));
+    }
 }
 
 /// `tags`: what the member says of itself. Any type, in the order of the file.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::environment::{self, Environment};
 use super::merge::overlay;
 use super::place::{Places, Problem, Problems};
-use super::values::describe;
+use super::values::describe_type;
 use super::yaml::{self, Document, YamlError};
 
 /// Why there is no configuration to look at.
@@ -75,7 +75,7 @@ impl Gathered {
             }
             Value::Null => {}
             other => {
-                let text = format!("{name}: expected keys with values, found {}", describe(&other));
+                let text = format!("{name}: expected keys with values, found {}", describe_type(&other));
                 self.problems.push(Problem::error("", text));
             }
         }

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use pgherd_dcs::StoreOptions;
 use pgherd_ha::Role;
 use proptest::prelude::*;
 use serde_json::json;
@@ -84,8 +85,10 @@ fn a_full_file() {
     let Store::ZooKeeper(zookeeper) = &config.store;
     let hosts: Vec<String> = zookeeper.hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["zoo1:2181", "zoo2:2181", "[fd00::3]:2182"]);
-    assert!(zookeeper.tls.as_ref().is_some_and(|tls| tls.verify));
-    assert_eq!(zookeeper.acls["admin"], ["ALL"]);
+    let timing = Timing::of_pgherd(HERD);
+    let StoreOptions::ZooKeeper(options) = config.store.options(&config, &timing, None);
+    assert_eq!((options.hosts, options.namespace), (hosts, "service".to_owned()));
+    assert_eq!((options.name.as_deref(), options.ttl), (Some("node-a"), timing.ttl));
     assert_eq!(config.log.level, Level::Warning);
     assert_eq!((config.log.mode, config.log.file_size), (0o640, 10 << 20));
     assert_eq!(config.bootstrap.dcs["my_tool"], json!({"anything": "goes"}));
@@ -138,7 +141,7 @@ fn no_password_shows() {
     let config = valid(FULL);
     let dynamic = Dynamic::read(&config.bootstrap.dcs, &config, HERD);
     let shown = format!("{config:?} {dynamic:?} {:?}", config.server(&dynamic, Role::Primary));
-    for secret in ["secret one", "secret two", "secret three", "1234"] {
+    for secret in ["secret one", "secret three", "1234"] {
         assert!(!shown.contains(secret), "{secret} shows in {shown}");
     }
 }
@@ -227,6 +230,13 @@ fn what_is_refused() {
         (
             LAB.replace("    - zoo:2181", ""),
             "node.yml:9:3: zookeeper.hosts: required, but missing; expected a list of HOST:PORT",
+        ),
+        (
+            LAB.replace("    - zoo:2181", "    - zoo:2181\n  use_ssl: on\n  auth_data: {digest: 'u:p'}"),
+            "node.yml:11:3: zookeeper.use_ssl: pgherd does not have TLS to ZooKeeper, and does not go on without; \
+             remove the key to accept that\n\
+             node.yml:12:3: zookeeper.auth_data: pgherd does not have credentials at ZooKeeper, and does not go on \
+             without; remove the key to accept that",
         ),
         (
             LAB.replace("scope: my_cluster", "scope: a/b"),

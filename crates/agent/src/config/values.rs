@@ -115,6 +115,18 @@ pub fn describe(value: &Value) -> String {
     }
 }
 
+/// The type of a value, where its text may be a password in the wrong place.
+pub fn describe_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

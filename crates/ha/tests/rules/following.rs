@@ -116,8 +116,11 @@ fn diverged() -> Vec<Case> {
             Rule::CloneDiverged,
             "clone n2",
         ),
-        case("what pg_rewind cannot see is copied", former.clone())
-            .then(|g| g.compared(Verdict::OnlyCopy), Rule::CloneDiverged, "clone n2"),
+        case("what pg_rewind cannot see is copied", former.clone()).then(
+            |g| g.compared(Verdict::OnlyCopy),
+            Rule::CloneDiverged,
+            "clone n2",
+        ),
         case("a failed rewind is followed by a copy, a failed copy by a pause", former)
             .then(
                 |g| {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{OPTIONS, Scope, Setting, children, find, is_section};
 use crate::config::place::{Path, Places, Problem, Problems, Severity};
-use crate::config::values::describe;
+use crate::config::values::describe_type;
 
 /// A document with its values in normal form and without what could not be used.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl<'a> Check<'a> {
             Value::Object(section) => Value::Object(self.section(section)),
             Value::Null => Value::Object(Map::new()),
             other => {
-                self.wrong(format!("expected keys with values, found {}", describe(other)));
+                self.wrong(format!("expected keys with values, found {}", describe_type(other)));
                 Value::Object(Map::new())
             }
         }
@@ -111,7 +111,7 @@ impl<'a> Check<'a> {
                 Value::Object(section) => Some(Value::Object(self.section(section))),
                 Value::Null => None,
                 other => {
-                    self.wrong(format!("expected a section with keys of its own, found {}", describe(other)));
+                    self.wrong(format!("expected a section with keys of its own, found {}", describe_type(other)));
                     None
                 }
             };

@@ -29,8 +29,8 @@ fn a_minimal_file_has_no_problems() {
 #[test]
 fn wrong_values_name_file_line_key_and_what_was_expected() {
     let cases = [
-        ("tags: x\n", "f.yml:9:1: tags: expected a mapping, found `x`"),
-        ("log: 5\n", "f.yml:9:1: log: expected a section with keys of its own, found 5"),
+        ("tags: x\n", "f.yml:9:1: tags: expected a mapping, found a text"),
+        ("log: 5\n", "f.yml:9:1: log: expected a section with keys of its own, found a number"),
         (
             "log:\n  level: loud\n",
             "f.yml:10:3: log.level: expected one of CRITICAL, ERROR, WARNING, INFO, DEBUG, NOTSET, found `loud`",
@@ -39,7 +39,7 @@ fn wrong_values_name_file_line_key_and_what_was_expected() {
         ("ctl: {insecure: maybe}\n", "f.yml:9:7: ctl.insecure: expected a boolean (on or off), found `maybe`"),
         (
             "ctl: {authentication: {password: [hunter2]}}\n",
-            "f.yml:9:24: ctl.authentication.password: expected a text (quote it), found another type",
+            "f.yml:9:24: ctl.authentication.password: expected a text (quote it), found a list",
         ),
         (
             "bootstrap: {pg_hba: 'host all'}\n",
@@ -97,7 +97,7 @@ fn everything_that_is_missing_is_named_at_once() {
     assert_eq!(
         problems,
         "\
-f.yml:2:1: restapi: expected a section with keys of its own, found 1
+f.yml:2:1: restapi: expected a section with keys of its own, found a number
 scope: required, but missing; expected a text, for example `my_cluster`
 f.yml:3:1: postgresql.data_dir: required, but missing; expected a path, for example `/var/lib/postgresql/data`
 f.yml:3:1: postgresql.authentication.replication.username: required, but missing; expected a text, for example `replicator`"
@@ -117,7 +117,7 @@ fn a_dynamic_configuration_is_never_refused() {
         (json!({"mine": [1]}), json!({"mine": [1]}), ""),
         (json!({"synchronous_mode": "Quorum"}), json!({"synchronous_mode": "quorum"}), ""),
         (json!({"synchronous_mode": "on"}), json!({"synchronous_mode": true}), ""),
-        (json!({"slots": 5}), json!({}), "slots: expected a mapping, found 5"),
+        (json!({"slots": 5}), json!({}), "slots: expected a mapping, found a number"),
         (json!({"scope": "x"}), json!({}), "scope: ignored here: each member sets it in its own file"),
         (
             json!({"postgresql": {"data_dir": "/x", "use_slots": "off"}}),

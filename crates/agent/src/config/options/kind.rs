@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use crate::config::address::{Address, Listen};
-use crate::config::values::{Unit, boolean, describe, integer, text};
+use crate::config::values::{Unit, boolean, describe, describe_type, integer, text};
 
 /// The type of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Kind {
 
     fn found(self, value: &Value) -> String {
         match self {
-            Kind::Secret => "another type".to_owned(),
+            Kind::Secret | Kind::Map | Kind::ListOrMap => describe_type(value).to_owned(),
             _ => describe(value),
         }
     }

@@ -73,14 +73,14 @@ pub const OPTIONS: &[Setting] = &[
 
     // The store.
     local("zookeeper.hosts", Kind::Words, "").example("['10.0.0.10:2181']").doc("The servers of the ZooKeeper ensemble, `HOST:PORT` each."),
-    local("zookeeper.use_ssl", Kind::Boolean, "off").doc("Connect with TLS."),
+    local("zookeeper.use_ssl", Kind::Boolean, "off").doc("Connect with TLS; refused, since pgherd cannot."),
     local("zookeeper.cacert", Kind::Path, "").doc("The authorities that the servers are checked against."),
     local("zookeeper.cert", Kind::Path, "").doc("The client certificate."),
     local("zookeeper.key", Kind::Path, "").doc("The key of the client certificate."),
     local("zookeeper.key_password", Kind::Secret, "").doc("The password of an encrypted key."),
     local("zookeeper.verify", Kind::Boolean, "on").doc("Check the servers' certificates."),
-    local("zookeeper.set_acls", Kind::Map, "{}").doc("The access list of what pgherd creates: principal to a list of permissions."),
-    local("zookeeper.auth_data", Kind::Map, "{}").doc("Credentials of the session: scheme to credential."),
+    local("zookeeper.set_acls", Kind::Map, "{}").doc("The access list of what pgherd creates: principal to a list of permissions; refused, since pgherd cannot."),
+    local("zookeeper.auth_data", Kind::Map, "{}").doc("Credentials of the session: scheme to credential; refused, since pgherd cannot."),
     local("etcd|etcd3.host", Kind::Text, "").doc("One server of an etcd cluster, `HOST:PORT`."),
     local("etcd|etcd3.hosts", Kind::Words, "").doc("The servers of an etcd cluster."),
     local("etcd|etcd3.url", Kind::Text, "").doc("One server of an etcd cluster, as a URL."),
