@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use pgherd_agent::postgres::config_files::{self, Changed, Recovery};
 use pgherd_agent::postgres::parameters::start_settings;
 use pgherd_agent::postgres::{
-    Connection, Credentials, Observation, Postmaster, Purpose, Server, Upstream, control_data, initdb, ready, roles,
+    Connection, Credentials, Observation, Postmaster, Purpose, Server, ToolOption, Upstream, control_data, initdb,
+    ready, roles,
 };
 use rustix::process::Signal;
 
@@ -43,6 +44,10 @@ impl Node {
         ] {
             server.parameters.insert(name.into(), value.into());
         }
+        // A crash of the machine is not among the tests.
+        server.initdb_options = vec![ToolOption::flag("no-sync"), ToolOption::with_value("wal-segsize", "1")];
+        server.basebackup_options = vec![ToolOption::flag("no-sync")];
+        server.rewind_options = vec![ToolOption::flag("no-sync")];
         let connection = Connection::new(&server, Purpose::Heartbeat);
         Node { server, connection, child: None }
     }
@@ -50,11 +55,16 @@ impl Node {
     /// A new cluster with its roles.
     pub async fn bootstrap(directory: &std::path::Path, name: &str) -> Node {
         let mut node = Node::new(directory, name);
-        initdb::initdb(&node.server, LIMIT).await.expect("initdb");
-        node.configure(&Recovery::Primary).await;
-        node.start().await;
-        roles::create_roles(&mut node.connection).await.expect("roles");
+        node.bootstrapped().await;
         node
+    }
+
+    /// Makes a new cluster of this node, as it is configured.
+    pub async fn bootstrapped(&mut self) {
+        initdb::initdb(&self.server, LIMIT).await.expect("initdb");
+        self.configure(&Recovery::Primary).await;
+        self.start().await;
+        roles::create_roles(&mut self.connection).await.expect("roles");
     }
 
     pub fn upstream(&self) -> Upstream {

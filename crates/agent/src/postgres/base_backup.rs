@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::data_directory::{self, Marker, Staging};
 use super::initdb::refuse_forbidden;
+use super::program::Limit;
 use super::{Error, Postmaster, Server, Upstream, config_files, conninfo, installation, program};
 
 const FORBIDDEN: [&str; 10] =
@@ -88,21 +89,14 @@ async fn copy(
         None => tracing::info!("pg_basebackup: {line}"),
     };
     tokio::select! {
-        result = program::run(command, None, on_line) => result.map(drop),
-        error = stalled_or_too_large(&mut moved, patience, free) => Err(error),
+        result = program::run(command, Limit::Silence(patience), on_line) => result.map(drop),
+        error = too_large(&mut moved, free) => Err(error),
     }
 }
 
-/// Completes when the copy must be given up.
-async fn stalled_or_too_large(progress: &mut watch::Receiver<CopyProgress>, patience: Duration, free: u64) -> Error {
+/// Completes when the copy turns out not to fit.
+async fn too_large(progress: &mut watch::Receiver<CopyProgress>, free: u64) -> Error {
     loop {
-        let stalled = sleep_until(Instant::now() + patience);
-        tokio::select! {
-            () = stalled => {
-                return Error::Deadline { operation: "pg_basebackup made no progress and".to_owned(), limit: patience };
-            }
-            changed = progress.changed() => if changed.is_err() { std::future::pending::<()>().await },
-        }
         let total = progress.borrow_and_update().total;
         if total > free {
             return Error::Refused(format!(
@@ -111,6 +105,9 @@ async fn stalled_or_too_large(progress: &mut watch::Receiver<CopyProgress>, pati
                 total >> 20,
                 free >> 20
             ));
+        }
+        if progress.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

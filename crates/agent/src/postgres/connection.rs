@@ -153,6 +153,28 @@ pub async fn execute_alone(server: &Server, what: &str, sql: &str, limit: Durati
     result
 }
 
+/// Connects to another member's server, for a few small questions.
+pub(super) async fn query_remote(
+    server: &Server,
+    upstream: &super::Upstream,
+    what: &str,
+    sql: &str,
+) -> Result<Option<String>, Error> {
+    let credentials = server.rewind_credentials();
+    let mut config = base_config(server, credentials, &server.name, Some(STATEMENT_TIMEOUT));
+    match upstream.host.starts_with('/') {
+        true => config.host_path(&upstream.host),
+        false => config.host(&upstream.host),
+    };
+    config.port(upstream.port);
+    let open = open_at(format!("{}:{}", upstream.host, upstream.port), config).await?;
+    let messages = answered(what, ANSWER_LIMIT, open.client.simple_query(sql)).await?;
+    Ok(messages.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
+}
+
 /// Where the local server is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocalAddress {

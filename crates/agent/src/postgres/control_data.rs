@@ -99,7 +99,7 @@ pub async fn read(server: &Server) -> Result<ControlData, Error> {
 pub async fn read_directory(server: &Server, data_dir: &Path) -> Result<ControlData, Error> {
     let mut command = installation::command(server, "pg_controldata")?;
     command.arg("--pgdata").arg(data_dir);
-    let text = program::run(command, Some(LIMIT), |_| ()).await?;
+    let text = program::run(command, program::Limit::Total(LIMIT), |_| ()).await?;
     parse(&text)
 }
 

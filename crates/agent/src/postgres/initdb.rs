@@ -27,7 +27,7 @@ pub async fn initdb(server: &Server, limit: Duration) -> Result<(), Error> {
     if let Some(file) = &password_file {
         command.arg("--pwfile").arg(file.path());
     }
-    program::run(command, Some(limit), |line| tracing::debug!("initdb: {line}")).await?;
+    program::run(command, program::Limit::Total(limit), |line| tracing::debug!("initdb: {line}")).await?;
     // Removed here, and on every other way out of this function.
     drop(password_file);
     finish(server, staging.path())?;

@@ -45,7 +45,7 @@ pub fn check_programs(server: &Server) -> Result<(), Error> {
 pub async fn version(server: &Server) -> Result<ServerVersion, Error> {
     let mut command = command(server, "postgres")?;
     command.arg("--version");
-    let output = program::run(command, Some(VERSION_LIMIT), |_| ()).await?;
+    let output = program::run(command, program::Limit::Total(VERSION_LIMIT), |_| ()).await?;
     parse_version(&output).ok_or_else(|| Error::answer("postgres --version", output.trim()))
 }
 

@@ -1,11 +1,13 @@
 //! Running one of PostgreSQL's programs as a child: C locale, no terminal, output bounded, killed when dropped.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Error;
 
@@ -13,6 +15,15 @@ use super::Error;
 const KEPT_STDERR: usize = 8 * 1024;
 /// pg_controldata writes 3 kB, `postgres -C` and pg_waldump a few lines; more means something else answered.
 const KEPT_STDOUT: usize = 1024 * 1024;
+
+/// How long a program may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limit {
+    /// From start to end.
+    Total(Duration),
+    /// Without a line on stderr: for jobs that tell their progress and may rightly take hours.
+    Silence(Duration),
+}
 
 /// What a program that succeeded wrote to stdout.
 pub(super) type Stdout = String;
@@ -33,32 +44,50 @@ pub(super) fn command(program: &Path) -> Command {
 
 /// Runs `command` to its end; `on_line` sees each line of stderr (also those ended by a carriage return) as it comes.
 ///
-/// Past `limit` (where there is one) the child is killed. Dropping the future kills it too.
-pub(super) async fn run(
-    mut command: Command,
-    limit: Option<Duration>,
-    mut on_line: impl FnMut(&str),
-) -> Result<Stdout, Error> {
+/// Past the limit the child is killed. Dropping the future kills it too.
+pub(super) async fn run(mut command: Command, limit: Limit, mut on_line: impl FnMut(&str)) -> Result<Stdout, Error> {
     let program = name_of(&command);
     let mut child = command.spawn().map_err(|source| Error::Spawn { program: program.clone(), source })?;
     let stdout = child.stdout.take();
     let stderr = child.stderr.take();
+    let heard = Cell::new(Instant::now());
+    let mut listen = |line: &str| {
+        heard.set(Instant::now());
+        on_line(line);
+    };
     let everything = async {
         let (stdout, stderr, status) =
-            tokio::join!(read_bounded(stdout), read_lines(stderr, &mut on_line), child.wait());
+            tokio::join!(read_bounded(stdout), read_lines(stderr, &mut listen), child.wait());
         status.map(|status| (status, stdout, stderr))
     };
-    let ended = match limit {
-        Some(limit) => tokio::time::timeout(limit, everything)
-            .await
-            .map_err(|_| Error::Deadline { operation: program.clone(), limit })?,
-        None => everything.await,
+    let ended = tokio::select! {
+        biased;
+        ended = everything => ended,
+        limit = passed(limit, &heard) => {
+            return Err(Error::Deadline { operation: program, limit });
+        }
     };
     let (status, stdout, stderr): (ExitStatus, _, _) =
         ended.map_err(|source| Error::Spawn { program: program.clone(), source })?;
     match status.success() {
         true => Ok(stdout),
         false => Err(Error::ProgramFailed { program, status, output: stderr.trim().to_owned() }),
+    }
+}
+
+/// Completes when the limit is over, with its length.
+async fn passed(limit: Limit, heard: &Cell<Instant>) -> Duration {
+    match limit {
+        Limit::Total(limit) => {
+            sleep(limit).await;
+            limit
+        }
+        Limit::Silence(limit) => {
+            while heard.get().elapsed() < limit {
+                sleep_until(heard.get() + limit).await;
+            }
+            limit
+        }
     }
 }
 
@@ -121,6 +150,8 @@ fn finish_line(line: &mut Vec<u8>, kept: &mut String, on_line: &mut impl FnMut(&
 mod tests {
     use super::*;
 
+    const SOON: Limit = Limit::Total(Duration::from_secs(20));
+
     fn shell(script: &str) -> Command {
         let mut shell = command(Path::new("/bin/sh"));
         shell.arg("-c").arg(script);
@@ -130,25 +161,27 @@ mod tests {
     #[tokio::test]
     async fn output_lines_and_failures_are_told_apart() {
         let mut lines = Vec::new();
-        let output = run(shell("echo out; printf 'a\\rb\\n' >&2"), None, |line| lines.push(line.to_owned())).await;
+        let output = run(shell("echo out; printf 'a\\rb\\n' >&2"), SOON, |line| lines.push(line.to_owned())).await;
         assert_eq!(output.expect("success"), "out\n");
         assert_eq!(lines, ["a", "b"]);
-        let error = run(shell("echo broken >&2; exit 3"), None, |_| ()).await.expect_err("exit status 3");
+        let error = run(shell("echo broken >&2; exit 3"), SOON, |_| ()).await.expect_err("exit status 3");
         assert_eq!(error.to_string(), "sh failed (exit status: 3): broken");
-        let missing = run(command(Path::new("/nonexistent/postgres")), None, |_| ()).await;
+        let missing = run(command(Path::new("/nonexistent/postgres")), SOON, |_| ()).await;
         assert!(matches!(missing, Err(Error::Spawn { .. })));
     }
 
     #[tokio::test]
     async fn a_late_child_is_killed() {
-        let limit = Duration::from_millis(50);
-        let error = run(shell("exec sleep 60"), Some(limit), |_| ()).await.expect_err("too late");
-        assert!(matches!(error, Error::Deadline { .. }), "{error}");
+        let short = Duration::from_millis(50);
+        for limit in [Limit::Total(short), Limit::Silence(short)] {
+            let error = run(shell("echo begun >&2; exec sleep 60"), limit, |_| ()).await.expect_err("too late");
+            assert!(matches!(error, Error::Deadline { .. }), "{error}");
+        }
     }
 
     #[tokio::test]
     async fn only_the_end_of_a_long_stderr_is_kept() {
-        let error = run(shell("yes 'same line' | head -c 100000 >&2; echo last >&2; exit 1"), None, |_| ()).await;
+        let error = run(shell("yes 'same line' | head -c 100000 >&2; echo last >&2; exit 1"), SOON, |_| ()).await;
         let Err(Error::ProgramFailed { output, .. }) = error else { panic!("{error:?}") };
         assert!(output.len() <= KEPT_STDERR && output.ends_with("last"));
     }

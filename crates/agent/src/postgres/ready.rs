@@ -32,9 +32,16 @@ pub async fn knock(server: &Server) -> Answer {
         Ok(()) => Answer::Accepting,
         Err(error) if error.sql_state() == Some(&SqlState::CANNOT_CONNECT_NOW) => Answer::Rejecting(error.full()),
         // It talks to clients; that it did not like this one is for the first query to say.
-        Err(error) if error.sql_state().is_some() => Answer::Accepting,
+        Err(error) if error.sql_state().is_some() || is_about_credentials(&error) => Answer::Accepting,
         Err(error) => Answer::NoAnswer(error.full()),
     }
+}
+
+/// The client library gave up by itself while it logged in: no password, or a method that it does not know.
+fn is_about_credentials(error: &Error) -> bool {
+    let Error::Connect { source, .. } = error else { return false };
+    // It keeps its kinds private; these are the texts of two of them.
+    matches!(source.to_string().as_str(), "authentication error" | "invalid configuration")
 }
 
 /// How far a start has come; while any of it changes, the server is alive.

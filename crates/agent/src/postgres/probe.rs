@@ -1,0 +1,120 @@
+//! The write probe: whether the disk under the data directory still takes a small write (`postgres-facts` 20).
+//!
+//! On a frozen disk every query of a health check stays green while each INSERT hangs. So a thread of its own writes and syncs
+//! a few bytes again and again; that it is stuck is the verdict, read from outside as the age of the last success.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use pgherd_dcs::boot_now;
+use pgherd_ha::Boot;
+
+/// Does not count as content of the data directory.
+const FILE_NAME: &str = ".pgherd-probe";
+
+/// A running probe. Dropped, it ends after the write that it is at, which may be never.
+#[derive(Debug)]
+pub struct WriteProbe {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+/// Written by the probe's thread, read by anyone.
+#[derive(Debug)]
+struct Shared {
+    /// Nanoseconds of `CLOCK_BOOTTIME` before the last write that succeeded; 0: none has.
+    last_success: AtomicU64,
+    /// Set by the owner, once.
+    stopped: AtomicBool,
+}
+
+impl WriteProbe {
+    /// Begins to write in `data_dir` every `interval` (a third of the patience of who reads it, or less).
+    pub fn start(data_dir: &Path, interval: Duration) -> io::Result<WriteProbe> {
+        let shared = Arc::new(Shared { last_success: AtomicU64::new(0), stopped: AtomicBool::new(false) });
+        let path = data_dir.join(FILE_NAME);
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("write-probe".to_owned())
+            .stack_size(64 * 1024)
+            .spawn(move || probe(&path, interval, &theirs))?;
+        Ok(WriteProbe { shared, thread: thread.thread().clone() })
+    }
+
+    /// The instant before the newest write that reached the disk; [`Boot::ZERO`] if none has.
+    pub fn last_success(&self) -> Boot {
+        Boot(Duration::from_nanos(self.shared.last_success.load(Ordering::Acquire)))
+    }
+}
+
+impl Drop for WriteProbe {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+fn probe(path: &Path, interval: Duration, shared: &Shared) {
+    let mut failing = false;
+    while !shared.stopped.load(Ordering::Acquire) {
+        let begun = boot_now();
+        match write(path) {
+            Ok(()) => {
+                let nanos = u64::try_from(begun.0.as_nanos()).unwrap_or(u64::MAX);
+                shared.last_success.store(nanos, Ordering::Release);
+                failing = false;
+            }
+            // No data directory yet (a clone is under way), a full or read-only disk: said once.
+            Err(error) if !failing => {
+                tracing::warn!("the write probe {} fails: {error}", path.display());
+                failing = true;
+            }
+            Err(_) => {}
+        }
+        thread::park_timeout(interval);
+    }
+}
+
+/// Opened anew each time: the directory may have been replaced.
+fn write(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.write_all(b"pgherd")?;
+    file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn wait(what: &str, condition: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn successes_go_on_in_a_directory_that_was_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data_dir = directory.path().join("data");
+        std::fs::create_dir(&data_dir).expect("a directory");
+        let before = boot_now();
+        let probe = WriteProbe::start(&data_dir, Duration::from_millis(1)).expect("a thread");
+        wait("a first success", || probe.last_success() >= before);
+        let first = probe.last_success();
+        wait("another success", || probe.last_success() > first);
+        std::fs::rename(&data_dir, directory.path().join("gone")).expect("renamed");
+        std::fs::create_dir(&data_dir).expect("a directory");
+        let back = boot_now();
+        wait("a success in the new directory", || probe.last_success() > back && data_dir.join(FILE_NAME).exists());
+    }
+}

@@ -1,0 +1,271 @@
+//! pg_rewind: what must be known before it, running it, and the crash recovery that an old primary needs first.
+//!
+//! Whether it is needed is [`lineage`](super::lineage)'s answer; whether it is wanted is the decision's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgherd_ha::{Lsn, SystemId, Timeline};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::config_files::{self, Recovery};
+use super::connection::query_remote;
+use super::data_directory::{Marker, remove_copied_socket_locks};
+use super::initdb::refuse_forbidden;
+use super::lineage::{LeaderLineage, LocalKind, LocalPosition, parse_history, record_end};
+use super::program::{self, Limit};
+use super::{ClusterState, ControlData, Error, Postmaster, Server, Upstream, conninfo, control_data, installation};
+
+const FORBIDDEN: [&str; 10] = [
+    "target-pgdata",
+    "source-pgdata",
+    "source-server",
+    "write-recovery-conf",
+    "dry-run",
+    "restore-target-wal",
+    "config-file",
+    "no-ensure-shutdown",
+    "version",
+    "help",
+];
+
+/// pg_waldump reads one record.
+const WALDUMP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What pg_rewind says just before it begins to change the target.
+const BEGINS_TO_COPY: &str = "need to copy";
+
+/// Asks the leader where it is and how it came there, with the role of pg_rewind (or the superuser): over SQL, because
+/// the client library has no replication protocol; the history file is one of the files that this role may read.
+pub async fn leader_lineage(server: &Server, leader: &Upstream) -> Result<LeaderLineage, Error> {
+    #[derive(Deserialize)]
+    struct Answer {
+        system_id: SystemId,
+        in_recovery: bool,
+        timeline: Timeline,
+        position: Lsn,
+    }
+    const SQL: &str = "SELECT row_to_json(x)::text FROM (SELECT r.in_recovery,
+        (SELECT system_identifier FROM pg_control_system()) AS system_id,
+        CASE WHEN r.in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint())
+          ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline,
+        CASE WHEN r.in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END - '0/0' AS position
+        FROM (SELECT pg_is_in_recovery() AS in_recovery) r) x";
+    let what = "asking the leader for its timeline";
+    let text = query_remote(server, leader, what, SQL).await?.unwrap_or_default();
+    let answer: Answer =
+        serde_json::from_str(&text).map_err(|error| Error::answer("the leader", format!("{error} in {text}")))?;
+    let history = match answer.timeline {
+        // The first timeline has no history.
+        Timeline(0 | 1) => Vec::new(),
+        Timeline(timeline) => {
+            let sql = format!("SELECT convert_from(pg_read_binary_file('pg_wal/{timeline:08X}.history'), 'UTF8')");
+            let text = query_remote(server, leader, "reading the history of the leader's timeline", &sql).await?;
+            parse_history(&text.unwrap_or_default())
+        }
+    };
+    Ok(LeaderLineage {
+        system_id: answer.system_id,
+        in_recovery: answer.in_recovery,
+        timeline: answer.timeline,
+        position: answer.position,
+        history,
+    })
+}
+
+/// Where a stopped directory is. (A running standby's replayed position is in its observation.)
+pub async fn local_position(server: &Server, control: &ControlData) -> LocalPosition {
+    if control.state.was_in_recovery() {
+        let (timeline, lsn) = match control.min_recovery_end {
+            Lsn(0) => (control.timeline, control.checkpoint),
+            end => (control.min_recovery_end_timeline, end),
+        };
+        return LocalPosition { timeline, lsn, kind: LocalKind::Standby };
+    }
+    let shutdown_checkpoint_end = match control.is_shut_down() {
+        true => checkpoint_end(server, control).await.unwrap_or_else(|error| {
+            tracing::warn!("the end of the shutdown checkpoint is not known: {}", error.full());
+            None
+        }),
+        false => None,
+    };
+    let kind = LocalKind::FormerPrimary { shutdown_checkpoint_end };
+    LocalPosition { timeline: control.timeline, lsn: control.checkpoint, kind }
+}
+
+/// Lets a crashed primary finish its recovery on its own timeline, in single-user mode, without letting anyone in.
+///
+/// For a crashed *primary* only: a standby must be started as a standby (`postgres-facts` 18). `limit` is for all of it; versions before
+/// 15 tell no progress.
+pub async fn recover_crashed_primary(server: &Server, limit: Duration) -> Result<(), Error> {
+    refuse_if_running(server)?;
+    let control = control_data::read(server).await?;
+    if !control.state.is_crashed_primary() {
+        let state = &control.state;
+        return Err(Error::Refused(format!(
+            "no crash recovery in single-user mode: the directory's state is {state:?}"
+        )));
+    }
+    // Raised like a standby's: prepared transactions of the crashed server must fit.
+    let parameters = super::parameters::start_settings(server, Some(&control));
+    config_files::write(server, &parameters.file, &Recovery::Primary)?;
+    let mut command = installation::command(server, "postgres")?;
+    command.arg("--single").arg("-D").arg(&server.data_dir);
+    command.arg("-c").arg(format!("config_file={}", config_files::postgresql_conf(server).display()));
+    for (name, value) in parameters.command_line {
+        command.arg("-c").arg(format!("{name}={value}"));
+    }
+    // Nothing is archived, and nothing that waits for it is forgotten.
+    command.args(["-c", "archive_mode=on", "-c", "archive_command=false", "template1"]);
+    program::run(command, Limit::Total(limit), |line| tracing::info!("crash recovery: {line}")).await?;
+    match control_data::read(server).await?.state {
+        ClusterState::ShutDown => Ok(()),
+        state => {
+            Err(Error::answer("crash recovery in single-user mode", format!("it ended, and the state is {state:?}")))
+        }
+    }
+}
+
+/// Rewinds the stopped directory to `leader`, and writes its configuration (`parameters`) to follow it.
+///
+/// `patience`: how long pg_rewind may be silent. Afterwards the directory is marked [`Marker::Unproven`]. After an error look at
+/// [`Marker::Incomplete`]: if it is set, the directory was being changed and can only be replaced by a copy; else it is as before.
+pub async fn rewind(
+    server: &Server,
+    leader: &Upstream,
+    parameters: &BTreeMap<String, String>,
+    patience: Duration,
+) -> Result<(), Error> {
+    refuse_forbidden("pg_rewind", &server.rewind_options, &FORBIDDEN)?;
+    refuse_if_running(server)?;
+    let control = control_data::read(server).await?;
+    if !control.allows_rewind() {
+        return Err(Error::Refused("pg_rewind needs wal_log_hints = on or data checksums on this server".to_owned()));
+    }
+    // restore_command for --restore-target-wal is read from the file.
+    let recovery = Recovery::Standby { upstream: Some(leader.clone()) };
+    config_files::write(server, parameters, &recovery)?;
+    refuse_socket_of(server, leader).await?;
+    let major = installation::version(server).await?.major;
+    let mut command = installation::command(server, "pg_rewind")?;
+    arguments(server, leader, major, &mut command);
+
+    Marker::Incomplete.set(&server.data_dir)?;
+    let mut changing = false;
+    let result = program::run(command, Limit::Silence(patience), |line| {
+        changing |= line.contains(BEGINS_TO_COPY);
+        tracing::info!("pg_rewind: {line}");
+    })
+    .await;
+    if let Err(error) = result {
+        if !changing {
+            Marker::Incomplete.clear(&server.data_dir)?;
+        }
+        return Err(error);
+    }
+    remove_copied_socket_locks(&server.data_dir)?;
+    // It has brought the leader's files.
+    config_files::write(server, parameters, &recovery)?;
+    Marker::Unproven.set(&server.data_dir)?;
+    Marker::Incomplete.clear(&server.data_dir)
+}
+
+fn arguments(server: &Server, leader: &Upstream, major: u32, command: &mut Command) {
+    let source = conninfo::tool_conninfo(server, server.rewind_credentials(), leader, Some(&server.database));
+    command.arg("--progress").arg(format!("--source-server={source}"));
+    command.arg("--target-pgdata").arg(&server.data_dir);
+    let restores = [&server.recovery_conf, &server.parameters].iter().any(|it| it.contains_key("restore_command"));
+    if restores {
+        command.arg("--restore-target-wal");
+    }
+    if major >= 15 && server.config_dir() != server.data_dir {
+        command.arg(format!("--config-file={}", config_files::postgresql_conf(server).display()));
+    }
+    command.args(server.rewind_options.iter().map(super::ToolOption::argument));
+    command.env("PGPASSFILE", &server.pgpass);
+}
+
+fn refuse_if_running(server: &Server) -> Result<(), Error> {
+    match Postmaster::find(&server.data_dir) {
+        None => Ok(()),
+        Some(running) => {
+            Err(Error::Refused(format!("PostgreSQL (process {}) still runs in the data directory", running.pid())))
+        }
+    }
+}
+
+/// pg_rewind takes a socket in the source's data directory for a file, and fails on it when half of the target is overwritten.
+async fn refuse_socket_of(server: &Server, leader: &Upstream) -> Result<(), Error> {
+    const SQL: &str = "SELECT name FROM pg_ls_dir('.', false, false) name \
+        WHERE name LIKE '.s.PGSQL.%' AND name NOT LIKE '%.lock' LIMIT 1";
+    match query_remote(server, leader, "looking for a socket in the leader's data directory", SQL).await? {
+        None => Ok(()),
+        Some(socket) => Err(Error::Refused(format!(
+            "pg_rewind cannot copy from a server whose socket ({socket}) is in its data directory: set \
+             unix_socket_directories to a directory elsewhere; until then only a new copy helps"
+        ))),
+    }
+}
+
+/// Where the record of the latest checkpoint ends, by its length; `None` if that record is not a shutdown checkpoint.
+async fn checkpoint_end(server: &Server, control: &ControlData) -> Result<Option<Lsn>, Error> {
+    let mut command = installation::command(server, "pg_waldump")?;
+    command.arg("--path").arg(server.data_dir.join("pg_wal"));
+    command.arg(format!("--timeline={}", control.timeline)).arg(format!("--start={}", control.checkpoint));
+    command.arg("--limit=1");
+    let text = program::run(command, Limit::Total(WALDUMP_LIMIT), |_| ()).await?;
+    let length = checkpoint_length(&text).ok_or_else(|| Error::answer("pg_waldump", text.trim()))?;
+    Ok(length.map(|length| record_end(control.checkpoint, length, control.wal_segment_bytes)))
+}
+
+/// `rmgr: XLOG  len (rec/tot):  114/   114, tx: 0, lsn: 0/03000028, ... desc: CHECKPOINT_SHUTDOWN ...`
+fn checkpoint_length(text: &str) -> Option<Option<u32>> {
+    let (_, numbers) = text.split_once("len (rec/tot):")?;
+    let (_, total) = numbers.split_once(',')?.0.split_once('/')?;
+    let total = total.trim().parse().ok()?;
+    Some(text.contains("CHECKPOINT_SHUTDOWN").then_some(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::{Credentials, ToolOption};
+
+    #[test]
+    fn the_length_of_a_shutdown_checkpoint() {
+        let line = "rmgr: XLOG        len (rec/tot):    114/   114, tx:          0, lsn: 0/03000028, prev 0/02000100, \
+                    desc: CHECKPOINT_SHUTDOWN redo 0/3000028; tli 1;";
+        assert_eq!(checkpoint_length(line), Some(Some(114)));
+        assert_eq!(checkpoint_length(&line.replace("_SHUTDOWN", "_ONLINE")), Some(None));
+        assert_eq!(checkpoint_length("pg_waldump: error"), None);
+    }
+
+    #[test]
+    fn arguments_carry_no_password() {
+        let mut server = Server::new("n", "c", "/data", Credentials::new("postgres", Some("secret")));
+        server.recovery_conf.insert("restore_command".into(), "cp".into());
+        server.config_dir = Some("/etc/pg".into());
+        server.rewind_options = vec![ToolOption::flag("no-sync")];
+        let leader = Upstream { host: "h".into(), port: 1, slot: None };
+        let with = |major| {
+            let mut command = Command::new("pg_rewind");
+            arguments(&server, &leader, major, &mut command);
+            command.as_std().get_args().map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert!(
+            with(15).ends_with(
+                "--target-pgdata /data --restore-target-wal --config-file=/etc/pg/postgresql.conf --no-sync"
+            )
+        );
+        assert!(!with(14).contains("config-file") && !with(15).contains("secret"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_output_is_survived(text in "\\PC*") {
+            checkpoint_length(&text);
+            checkpoint_length(&format!("len (rec/tot):{text}"));
+        }
+    }
+}
