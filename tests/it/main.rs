@@ -8,4 +8,5 @@ mod guard;
 mod harness;
 mod postgres;
 mod privileges;
+mod proxy;
 mod store;
