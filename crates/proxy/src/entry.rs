@@ -247,8 +247,13 @@ impl Entry {
             line.push_back(Waiter { avoid, turn: sender });
             turn
         };
-        let _held = Held::new(self);
+        let _held = self.count_held();
         tokio::time::timeout(limit, turn).await.ok()?.ok()
+    }
+
+    /// Counts a client as held until the value is dropped.
+    pub fn count_held(&self) -> Held<'_> {
+        Held::new(self)
     }
 
     /// Gives places to the clients in line, from the front, while there are any.
@@ -325,7 +330,8 @@ impl Entry {
 }
 
 /// Counts a client as held while it exists.
-struct Held<'a>(&'a Entry);
+#[derive(Debug)]
+pub struct Held<'a>(&'a Entry);
 
 impl<'a> Held<'a> {
     fn new(entry: &'a Entry) -> Held<'a> {

@@ -87,7 +87,7 @@ async fn a_greater_epoch_elsewhere_ends_the_old_sessions_and_takes_the_new() {
     assert_eq!(port_behind(&client).await, two.port);
     assert_eq!(entry.stat("s0", "scur").await, "0");
     let page = entry.get("/").await;
-    assert!(page.contains("epoch 0x7") && page.contains("another server has become the primary"), "{page}");
+    assert!(page.contains("epoch 0x7") && page.contains("another server is the primary"), "{page}");
 }
 
 async fn busy_sessions(client: &tokio_postgres::Client) -> i64 {

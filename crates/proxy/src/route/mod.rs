@@ -49,7 +49,7 @@ impl Reason {
     pub fn words(self) -> &'static str {
         match self {
             Reason::NotHeardYet => "it has not been heard of yet",
-            Reason::NewerLeader => "another server has become the primary",
+            Reason::NewerLeader => "another server is the primary",
             Reason::PermitEnded => "its permit to be the primary has run out",
             Reason::NotPrimary => "it is not the primary",
             Reason::NotRunning => "its PostgreSQL does not accept connections",

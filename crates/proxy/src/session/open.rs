@@ -4,6 +4,8 @@
 //! again, until its time is up.
 
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,8 +15,6 @@ use tokio::time::{Instant, sleep};
 use super::farewell::CANNOT_CONNECT_NOW;
 use crate::entry::{Entry, Ticket};
 use crate::net;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Between attempts, doubled from the first to the second: short enough that a promotion is not waited out, long enough that
 /// a thousand held clients do not drown a server that is starting.
@@ -79,6 +79,7 @@ pub async fn open(
             }
             ticket.server().retries.fetch_add(1, Relaxed);
             drop(ticket);
+            let _held = entry.count_held();
             sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF.1);
         }
