@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,16 @@ impl Identity {
 
     pub fn is_alive(&self) -> bool {
         Identity::of(self.pid) == Some(*self)
+    }
+
+    /// Waits until it has ended; `false` if it lives on after the limit.
+    pub async fn ended_within(&self, limit: Duration) -> bool {
+        let ended = async {
+            while self.is_alive() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(limit, ended).await.is_ok()
     }
 
     /// Sends a signal; a process that has ended is no error. The pidfd is opened before the identity is checked, so

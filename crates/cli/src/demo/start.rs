@@ -13,7 +13,7 @@ use super::cluster::{Member, Rest, postgres_at};
 use super::files::{self, Layout, Passwords, node_name};
 use super::launch::{Launch, Process, User, last_lines};
 use super::ports::{self, Ports};
-use super::processes::{Identity, own_program};
+use super::processes::own_program;
 use super::programs::{self, Programs};
 use super::progress::Progress;
 use super::state::{Node, State};
@@ -228,16 +228,4 @@ fn ended_message(process: &Process) -> String {
 fn log_of(process: &Process, lines: usize) -> String {
     let log = &process.launch.log;
     format!("  last lines of the log of {}:\n{}", process.launch.name, last_lines(log, lines))
-}
-
-/// Waits until a process that the demo started answers no more or the limit has passed; `true` if it has ended.
-pub async fn ended(process: Identity, limit: Duration) -> bool {
-    let end = Instant::now() + limit;
-    while process.is_alive() {
-        if Instant::now() >= end {
-            return false;
-        }
-        sleep(POLL).await;
-    }
-    true
 }

@@ -12,7 +12,6 @@ use tokio::time::sleep;
 
 use crate::demo::cluster::Rest;
 use crate::demo::processes::{Identity, marked, postgres_in, postmaster_of};
-use crate::demo::start::ended;
 use crate::demo::state::{Node, State};
 
 /// What happens to the primary's node, or to the store.
@@ -201,7 +200,8 @@ pub async fn heal(fault: Fault, state: &mut State, primary: &str) -> anyhow::Res
     for index in 0..state.nodes.len() {
         let Some(agent) = state.nodes[index].agent.clone() else { continue };
         agent.identity.signal(Signal::CONT)?;
-        if fault == Fault::Stop && state.nodes[index].name == primary && !ended(agent.identity, ORDERLY_STOP).await {
+        let told_to_stop = fault == Fault::Stop && state.nodes[index].name == primary;
+        if told_to_stop && !agent.identity.ended_within(ORDERLY_STOP).await {
             bail!("{} has not ended {} s after it was told to stop", agent.launch.name, ORDERLY_STOP.as_secs());
         }
         if !agent.identity.is_alive() {
