@@ -8,7 +8,7 @@ use pgherd_agent::postgres::config_files::{self, Changed, Recovery};
 use pgherd_agent::postgres::parameters::start_settings;
 use pgherd_agent::postgres::{
     Connection, Credentials, Observation, Postmaster, Purpose, Server, ToolOption, Upstream, control_data, initdb,
-    ready, roles,
+    ready, roles, start,
 };
 use rustix::process::Signal;
 
@@ -89,9 +89,7 @@ impl Node {
         let log = self.server.data_dir.with_extension("log");
         let log = std::fs::File::options().create(true).append(true).open(log).expect("a log");
         let child = Command::new(bin_dir().join("postgres"))
-            .arg("-D")
-            .arg(&self.server.data_dir)
-            .args(start_settings(&self.server, standby).arguments())
+            .args(start::arguments(&self.server, &start_settings(&self.server, standby)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)

@@ -12,7 +12,8 @@ pub(super) const PRIVATE: u32 = 0o600;
 
 /// Writes `text` to `path` unless that is its content already; `true` if it was written.
 ///
-/// Synced to disk before the rename: after a crash of the machine an empty `postgresql.conf` would keep the server from starting.
+/// Synced to disk before the rename: after a crash of the machine an empty `postgresql.conf` would keep the server
+/// from starting.
 pub(super) fn replace(path: &Path, text: &str, mode: u32) -> Result<bool, Error> {
     if matches!(fs::read(path), Ok(old) if old == text.as_bytes()) {
         return Ok(false);

@@ -25,11 +25,11 @@ pub struct CopyProgress {
     pub total: u64,
 }
 
-/// Copies `source` and puts the copy in place of the data directory, whose old content is deleted only then. No server may
-/// run in it. `patience`: how long the copy may stand still.
+/// Copies `source` and puts the copy in place of the data directory, whose old content is deleted only then. No
+/// server may run in it. `patience`: how long the copy may stand still.
 ///
-/// Afterwards the directory is marked [`Marker::Unproven`] and needs its configuration written. Dropping the future kills pg_basebackup
-/// and leaves the data directory as it was.
+/// Afterwards the directory is marked [`Marker::Unproven`] and needs its configuration written. Dropping the future
+/// kills pg_basebackup and leaves the data directory as it was.
 pub async fn base_backup(
     server: &Server,
     source: &Upstream,

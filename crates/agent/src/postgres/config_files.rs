@@ -50,8 +50,8 @@ pub fn postgresql_conf(server: &Server) -> PathBuf {
     server.config_dir().join(format!("{}.conf", server.config_base_name))
 }
 
-/// Writes every file: `parameters` are those of [`start_settings`](super::parameters::start_settings), with what the daemon sets
-/// on top (`synchronous_standby_names`).
+/// Writes every file: `parameters` are those of [`start_settings`](super::parameters::start_settings), with what the
+/// daemon sets on top (`synchronous_standby_names`).
 pub fn write(server: &Server, parameters: &BTreeMap<String, String>, recovery: &Recovery) -> Result<Changed, Error> {
     let main = postgresql_conf(server);
     let include = keep_original(server, &main)?;
@@ -73,7 +73,8 @@ pub fn write_password_file(server: &Server, upstreams: &[&Upstream]) -> Result<(
     replace(&server.pgpass, &conninfo::password_file(server, upstreams), PRIVATE).map(drop)
 }
 
-/// Copies the files into the data directory as `*.backup`, so that a base backup carries them even from another `config_dir`.
+/// Copies the files into the data directory as `*.backup`, so that a base backup carries them even from another
+/// `config_dir`.
 pub fn save_backups(server: &Server) -> Result<(), Error> {
     for name in backed_up(server) {
         if let Some(text) = read_if_present(&server.config_dir().join(&name))? {
@@ -190,8 +191,8 @@ fn recovery_block(server: &Server, recovery: &Recovery) -> BTreeMap<String, Stri
     }
 }
 
-/// The settings of recovery must come from the file that pgherd writes: `ALTER SYSTEM` and `pg_basebackup -R` put theirs into
-/// this one, which wins.
+/// The settings of recovery must come from the file that pgherd writes: `ALTER SYSTEM` and `pg_basebackup -R` put
+/// theirs into this one, which wins.
 fn clean_auto_conf(server: &Server) -> Result<bool, Error> {
     let path = server.data_dir.join("postgresql.auto.conf");
     let Some(text) = read_if_present(&path)? else { return Ok(false) };

@@ -11,12 +11,13 @@ use super::{Error, Server};
 
 /// A local server that cannot be connected to in this time is not well.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// For a statement of the heartbeat: PostgreSQL cancels it after the first, the connection is given up after the second.
+/// For a statement of the heartbeat: PostgreSQL cancels it after the first, the connection is given up after the
+/// second.
 const STATEMENT_TIMEOUT: &str = "2000";
 const ANSWER_LIMIT: Duration = Duration::from_millis(2_500);
 
-/// Set on each connection. The agent's own writes must never wait for a synchronous standby (`postgres-facts` 11), and no
-/// schema of a user may put its functions in the way of ours.
+/// Set on each connection. The agent's own writes must never wait for a synchronous standby (`postgres-facts` 11),
+/// and no schema of a user may put its functions in the way of ours.
 const SESSION_OPTIONS: &str = "-c search_path=pg_catalog -c synchronous_commit=local -c jit=off";
 
 /// What a connection is for; shown in `pg_stat_activity`.
@@ -139,8 +140,9 @@ impl Connection {
     }
 }
 
-/// Runs statements on a connection of their own, for what may take longer than a heartbeat (`CHECKPOINT`): `statement_timeout`
-/// is off, and the server is told to cancel when `limit` ends or the future is dropped (by losing its client).
+/// Runs statements on a connection of their own, for what may take longer than a heartbeat (`CHECKPOINT`):
+/// `statement_timeout` is off, and the server is told to cancel when `limit` ends or the future is dropped (by losing
+/// its client).
 pub async fn execute_alone(server: &Server, what: &str, sql: &str, limit: Duration) -> Result<(), Error> {
     let config = local_config(server, Purpose::Heartbeat.application_name(), Some("0"));
     let open = open(server, config).await?;
@@ -183,8 +185,8 @@ pub enum LocalAddress {
     Host(String),
 }
 
-/// Over the socket if the configuration says so, or if the superuser has no password to show; else the first address that it
-/// listens on, loopback for a wildcard.
+/// Over the socket if the configuration says so, or if the superuser has no password to show; else the first address
+/// that it listens on, loopback for a wildcard.
 pub fn local_address(server: &Server) -> LocalAddress {
     if server.use_unix_socket || server.superuser.password.is_none() {
         return LocalAddress::Socket(socket_directory(server));
@@ -199,8 +201,8 @@ pub fn local_address(server: &Server) -> LocalAddress {
     }
 }
 
-/// The running server says where its socket is; before that, its settings; a relative one is in the data directory, where
-/// the server works.
+/// The running server says where its socket is; before that, its settings; a relative one is in the data directory,
+/// where the server works.
 fn socket_directory(server: &Server) -> PathBuf {
     let of_pid_file = PidFile::read(&server.data_dir).and_then(|file| file.socket_directory);
     let configured = || {

@@ -8,8 +8,8 @@ use super::{Credentials, Server, Upstream};
 const BEFORE_APPLICATION_NAME: [&str; 8] =
     ["sslmode", "sslcompression", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslcrldir"];
 
-/// A peer that is gone must be noticed in seconds: the receiver would otherwise wait for TCP's own minutes. Five seconds is
-/// the same as the shipped `wal_receiver_timeout`.
+/// A peer that is gone must be noticed in seconds: the receiver would otherwise wait for TCP's own minutes. Five
+/// seconds is the same as the shipped `wal_receiver_timeout`.
 const LIVENESS: [(&str, &str); 6] = [
     ("connect_timeout", "3"),
     ("keepalives", "1"),
@@ -167,7 +167,8 @@ mod tests {
         let mut server = server();
         server.rewind = Some(Credentials::new("rewind:er", Some("x")));
         let expected = "h:5433:*:replicator:rep-pass\nh:5433:*:postgres:p\\:w\\\\\nh:5433:*:rewind\\:er:x\n\
-                        \\:\\:1:5433:*:replicator:rep-pass\n\\:\\:1:5433:*:postgres:p\\:w\\\\\n\\:\\:1:5433:*:rewind\\:er:x\n";
+                        \\:\\:1:5433:*:replicator:rep-pass\n\
+                        \\:\\:1:5433:*:postgres:p\\:w\\\\\n\\:\\:1:5433:*:rewind\\:er:x\n";
         assert_eq!(password_file(&server, &[&upstream("h"), &upstream("::1")]), expected);
         server.replication.password = None;
         server.superuser.password = None;

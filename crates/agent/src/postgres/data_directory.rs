@@ -1,7 +1,8 @@
 //! The data directory as a whole: what it holds, putting a complete new one in its place, moving one aside.
 //!
-//! Nothing is deleted before its replacement is complete. A directory that is half written carries a marker, and must not be
-//! started; the marker is a FIFO, because pg_rewind deletes every *regular* file that its source has not. Blocking functions.
+//! Nothing is deleted before its replacement is complete. A directory that is half written carries a marker, and must
+//! not be started; the marker is a FIFO, because pg_rewind deletes every *regular* file that its source has not.
+//! Blocking functions.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -32,8 +33,8 @@ pub enum DataDirectory {
 pub enum Marker {
     /// The content is half written.
     Incomplete,
-    /// The content is complete, but has not streamed from the leader yet: not electable, and if it does not come up, it is
-    /// to be cloned.
+    /// The content is complete, but has not streamed from the leader yet: not electable, and if it does not come up,
+    /// it is to be cloned.
     Unproven,
 }
 
@@ -146,7 +147,8 @@ impl Staging {
         &self.path
     }
 
-    /// Puts the new directory in place; returns where the old content is now, for the caller to remove, if there was any.
+    /// Puts the new directory in place; returns where the old content is now, for the caller to remove, if there was
+    /// any.
     pub fn install(self) -> Result<Option<PathBuf>, Error> {
         match self.placement {
             Placement::Beside => self.swap_directories(),
@@ -167,8 +169,8 @@ impl Staging {
                 sync_directory(parent)?;
                 Ok(Some(self.path))
             }
-            // A file system that cannot exchange: between two renames there is no data directory, and a crash there means
-            // another clone.
+            // A file system that cannot exchange: between two renames there is no data directory, and a crash there
+            // means another clone.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
                 let old = move_aside_to(&self.data_dir, self.placement, "old")?;
                 fs::rename(&self.path, &self.data_dir).map_err(failed)?;
@@ -220,8 +222,8 @@ pub fn free_bytes(path: &Path) -> Result<u64, Error> {
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
-/// Removes socket lock files that came with a copy: they name a process of another machine or directory, and a number that
-/// happens to be alive here would keep the server from starting. Only while no server runs in `data_dir`.
+/// Removes socket lock files that came with a copy: they name a process of another machine or directory, and a number
+/// that happens to be alive here would keep the server from starting. Only while no server runs in `data_dir`.
 pub fn remove_copied_socket_locks(data_dir: &Path) -> Result<(), Error> {
     for name in content(data_dir)? {
         let bytes = name.as_encoded_bytes();

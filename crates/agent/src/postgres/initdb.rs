@@ -15,8 +15,8 @@ const FORBIDDEN: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "versio
 
 const GIGABYTE: u64 = 1 << 30;
 
-/// Runs initdb with the user's options and puts the result in place of the (empty) data directory, with access rules and the
-/// settings that only a server of our own gets. It is not started here.
+/// Runs initdb with the user's options and puts the result in place of the (empty) data directory, with access rules
+/// and the settings that only a server of our own gets. It is not started here.
 pub async fn initdb(server: &Server, limit: Duration) -> Result<(), Error> {
     refuse_forbidden("initdb", &server.initdb_options, &FORBIDDEN)?;
     let staging = Staging::prepare(server)?;
@@ -90,8 +90,8 @@ fn finish(server: &Server, new: &Path) -> Result<(), Error> {
     } else if server.pg_hba.is_empty() {
         append(&hba, &server.bootstrap_pg_hba.join("\n"))?;
     }
-    // A slot of a standby that never comes back would fill the disk. Only where nobody relies on another behaviour yet, and
-    // in the file that the user's settings override.
+    // A slot of a standby that never comes back would fill the disk. Only where nobody relies on another behaviour
+    // yet, and in the file that the user's settings override.
     let limit = (data_directory::free_bytes(new)? / 4 / GIGABYTE).clamp(1, 64);
     append(
         &new.join("postgresql.conf"),

@@ -1,5 +1,5 @@
-//! Whether a directory's history leads into the leader's: the pure half of rejoining. Source of the rules: Patroni's behaviour
-//! contract, section 11, and `postgres-facts` 5 and 8.
+//! Whether a directory's history leads into the leader's: the pure half of rejoining. Source of the rules: Patroni's
+//! behaviour contract, section 11, and `postgres-facts` 5 and 8.
 
 use std::fmt;
 
@@ -50,7 +50,8 @@ pub enum RewindVerdict {
     NotNeeded,
     /// It has WAL that the leader has not: pg_rewind, or a new copy.
     Needed(Divergence),
-    /// It has WAL that the leader has not, on the same timeline: pg_rewind would see no difference, so only a new copy helps.
+    /// It has WAL that the leader has not, on the same timeline: pg_rewind would see no difference, so only a new
+    /// copy helps.
     OnlyCopy(Divergence),
 }
 
@@ -125,8 +126,8 @@ pub fn needs_rewind(local: &LocalPosition, local_system: SystemId, leader: &Lead
     }
 }
 
-/// The lines of a `.history` file, `TIMELINE <tab> LSN <tab> REASON`; a line that is not one is passed over, as PostgreSQL's own
-/// comments are.
+/// The lines of a `.history` file, `TIMELINE <tab> LSN <tab> REASON`; a line that is not one is passed over, as
+/// PostgreSQL's own comments are.
 pub fn parse_history(text: &str) -> Vec<Switch> {
     text.lines()
         .filter_map(|line| {
@@ -143,8 +144,8 @@ const PAGE_HEADER: u64 = 24;
 /// The first page of a segment says more.
 const SEGMENT_HEADER: u64 = 40;
 
-/// Where a record that begins at `start` and is `length` bytes long ends, rounded up to where the next one begins: page headers on
-/// the way are not counted in the length.
+/// Where a record that begins at `start` and is `length` bytes long ends, rounded up to where the next one begins:
+/// page headers on the way are not counted in the length.
 pub(super) fn record_end(start: Lsn, length: u32, segment_bytes: u64) -> Lsn {
     let mut position = start.0;
     let mut left = u64::from(length);

@@ -118,7 +118,8 @@ impl Observation {
 }
 
 impl Standby {
-    /// Everything it has is replayed and nothing more comes: only now its position counts in a race (`postgres-facts` 6).
+    /// Everything it has is replayed and nothing more comes: only now its position counts in a race (`postgres-facts`
+    /// 6).
     pub fn is_at_end_of_wal(&self) -> bool {
         !self.receiver_alive && self.startup_wait_event.as_deref().is_some_and(is_end_of_wal)
     }
@@ -131,7 +132,8 @@ pub(super) fn is_end_of_wal(wait_event: &str) -> bool {
 }
 
 impl Connection {
-    /// Asks the server for its state, connecting first if need be. Bounded by the limits of the connection (some seconds).
+    /// Asks the server for its state, connecting first if need be. Bounded by the limits of the connection (some
+    /// seconds).
     pub async fn observe(&mut self) -> Result<Observation, Error> {
         let text = self.query_prepared("observing PostgreSQL", QUERY).await?;
         serde_json::from_str(&text).map_err(|error| Error::answer("PostgreSQL", format!("{error} in {text}")))
@@ -147,8 +149,9 @@ fn optional_microseconds<'de, D: Deserializer<'de>>(source: D) -> Result<Option<
     value.map(Wall::from_microsecond).transpose().map_err(serde::de::Error::custom)
 }
 
-/// Positions as numbers of bytes, times as microseconds since 1970. A function that fails in (or out of) recovery is behind a CASE.
-/// A standby whose receiver is between two connections has its timeline from the control file, which may be behind.
+/// Positions as numbers of bytes, times as microseconds since 1970. A function that fails in (or out of) recovery is
+/// behind a CASE. A standby whose receiver is between two connections has its timeline from the control file, which
+/// may be behind.
 const QUERY: &str = "
 SELECT row_to_json(o)::text FROM (SELECT
   current_setting('server_version_num')::int AS server_version,

@@ -1,12 +1,13 @@
-//! The settings of the server: which are controlled (passed on the command line), which pgherd ships by default, which are
-//! the user's. Pure; `config_files` writes them. Source of the controlled ones: Patroni's configuration contract, section 4.
+//! The settings of the server: which are controlled (passed on the command line), which pgherd ships by default,
+//! which are the user's. Pure; `config_files` writes them. Source of the controlled ones: Patroni's configuration
+//! contract, section 4.
 
 use std::collections::BTreeMap;
 
 use super::{ControlData, Server};
 
-/// Defaults that a highly available server should have (measured: promotion waits up to `wal_retrieve_retry_interval`; a
-/// silent peer is noticed after the time-outs). The user's value wins.
+/// Defaults that a highly available server should have (measured: promotion waits up to
+/// `wal_retrieve_retry_interval`; a silent peer is noticed after the time-outs). The user's value wins.
 const AVAILABILITY_DEFAULTS: [(&str, &str); 5] = [
     ("restart_after_crash", "off"),
     ("wal_receiver_status_interval", "1s"),

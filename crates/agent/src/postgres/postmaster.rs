@@ -1,4 +1,5 @@
-//! The running postmaster: found by its pid file, held by a pidfd so that a signal never meets a stranger with its number.
+//! The running postmaster: found by its pid file, held by a pidfd so that a signal never meets a stranger with its
+//! number.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -50,8 +51,8 @@ pub struct Postmaster {
 }
 
 impl Postmaster {
-    /// The postmaster of `data_dir`, `None` if none runs: the process of the pid file must be PostgreSQL's and work in that
-    /// directory, for after a crash of the machine its number belongs to somebody else.
+    /// The postmaster of `data_dir`, `None` if none runs: the process of the pid file must be PostgreSQL's and work
+    /// in that directory, for after a crash of the machine its number belongs to somebody else.
     pub fn find(data_dir: &Path) -> Option<Postmaster> {
         let file = PidFile::read(data_dir)?;
         let pidfd = pidfd_open(Pid::from_raw(file.pid)?, PidfdFlags::NONBLOCK).ok()?;

@@ -1,7 +1,8 @@
 //! The write probe: whether the disk under the data directory still takes a small write (`postgres-facts` 20).
 //!
-//! On a frozen disk every query of a health check stays green while each INSERT hangs. So a thread of its own writes and syncs
-//! a few bytes again and again; that it is stuck is the verdict, read from outside as the age of the last success.
+//! On a frozen disk every query of a health check stays green while each INSERT hangs. So a thread of its own writes
+//! and syncs a few bytes again and again; that it is stuck is the verdict, read from outside as the age of the last
+//! success.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

@@ -57,8 +57,8 @@ pub struct StartProgress {
 
 /// Waits until the server accepts connections.
 ///
-/// Ends with an error when `exited` completes (the postmaster is gone) or when nothing has moved for `patience`. `on_progress` sees every
-/// change, about once a second.
+/// Ends with an error when `exited` completes (the postmaster is gone) or when nothing has moved for `patience`.
+/// `on_progress` sees every change, about once a second.
 pub async fn wait_ready(
     server: &Server,
     patience: Duration,

@@ -96,8 +96,8 @@ pub async fn local_position(server: &Server, control: &ControlData) -> LocalPosi
 
 /// Lets a crashed primary finish its recovery on its own timeline, in single-user mode, without letting anyone in.
 ///
-/// For a crashed *primary* only: a standby must be started as a standby (`postgres-facts` 18). `limit` is for all of it; versions before
-/// 15 tell no progress.
+/// For a crashed *primary* only: a standby must be started as a standby (`postgres-facts` 18). `limit` is for all of
+/// it; versions before 15 tell no progress.
 pub async fn recover_crashed_primary(server: &Server, limit: Duration) -> Result<(), Error> {
     refuse_if_running(server)?;
     let control = control_data::read(server).await?;
@@ -129,8 +129,9 @@ pub async fn recover_crashed_primary(server: &Server, limit: Duration) -> Result
 
 /// Rewinds the stopped directory to `leader`, and writes its configuration (`parameters`) to follow it.
 ///
-/// `patience`: how long pg_rewind may be silent. Afterwards the directory is marked [`Marker::Unproven`]. After an error look at
-/// [`Marker::Incomplete`]: if it is set, the directory was being changed and can only be replaced by a copy; else it is as before.
+/// `patience`: how long pg_rewind may be silent. Afterwards the directory is marked [`Marker::Unproven`]. After an
+/// error look at [`Marker::Incomplete`]: if it is set, the directory was being changed and can only be replaced by a
+/// copy; else it is as before.
 pub async fn rewind(
     server: &Server,
     leader: &Upstream,
@@ -195,7 +196,8 @@ fn refuse_if_running(server: &Server) -> Result<(), Error> {
     }
 }
 
-/// pg_rewind takes a socket in the source's data directory for a file, and fails on it when half of the target is overwritten.
+/// pg_rewind takes a socket in the source's data directory for a file, and fails on it when half of the target is
+/// overwritten.
 async fn refuse_socket_of(server: &Server, leader: &Upstream) -> Result<(), Error> {
     const SQL: &str = "SELECT name FROM pg_ls_dir('.', false, false) name \
         WHERE name LIKE '.s.PGSQL.%' AND name NOT LIKE '%.lock' LIMIT 1";

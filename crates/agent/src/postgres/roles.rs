@@ -1,4 +1,5 @@
-//! The roles of a new cluster: superuser, replication, rewind. Passwords travel and are logged, if at all, as SCRAM verifiers.
+//! The roles of a new cluster: superuser, replication, rewind. Passwords travel and are logged, if at all, as SCRAM
+//! verifiers.
 
 use super::sql::{identifier, literal};
 use super::{Connection, Credentials, Error, Server};
@@ -11,8 +12,8 @@ const REWIND_FUNCTIONS: [&str; 4] = [
     "pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean)",
 ];
 
-/// Creates the roles that the configuration names, or gives existing ones their password and rights. To be run once, on a
-/// primary that was just bootstrapped; running it again changes nothing but the salts.
+/// Creates the roles that the configuration names, or gives existing ones their password and rights. To be run once,
+/// on a primary that was just bootstrapped; running it again changes nothing but the salts.
 pub async fn create_roles(connection: &mut Connection) -> Result<(), Error> {
     let server = connection.server().clone();
     for statement in statements(&server) {
@@ -50,7 +51,8 @@ fn transaction(role: &Credentials, attributes: &str, grants: &[&str], exists: bo
         format!(" PASSWORD {}", literal(&verifier))
     });
     let grants: String = grants.iter().map(|it| format!("GRANT EXECUTE ON FUNCTION {it} TO {name};\n")).collect();
-    // The settings are the transaction's own: the statement shows up in no log, not even as one that failed or was slow.
+    // The settings are the transaction's own: the statement shows up in no log, not even as one that failed or was
+    // slow.
     format!(
         "BEGIN;\n\
          SET LOCAL log_statement = 'none';\n\

@@ -105,8 +105,8 @@ pub struct Server {
     pub replication: Credentials,
     /// The role of pg_rewind; the superuser if `None`.
     pub rewind: Option<Credentials>,
-    /// Every setting of the user, local and dynamic merged, names in lower case; controlled ones are among them with the
-    /// dynamic value.
+    /// Every setting of the user, local and dynamic merged, names in lower case; controlled ones are among them with
+    /// the dynamic value.
     pub parameters: BTreeMap<String, String>,
     /// `postgresql.recovery_conf` and recovery settings of `parameters`.
     pub recovery_conf: BTreeMap<String, String>,

@@ -1,4 +1,5 @@
-//! Stopping the server: what makes a planned stop short, the signal, and waiting for the exit. Nothing here kills; the guard does.
+//! Stopping the server: what makes a planned stop short, the signal, and waiting for the exit. Nothing here kills;
+//! the guard does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,11 +33,12 @@ pub async fn stop(postmaster: &Postmaster, mode: StopMode, limit: Duration) -> R
     exited.map_err(|_| Error::Deadline { operation: format!("the {mode:?} stop of PostgreSQL"), limit })?
 }
 
-/// Terminates the walsenders whose standby does not answer, and returns how many: a fast stop would wait for each of them until
-/// `wal_sender_timeout`.
+/// Terminates the walsenders whose standby does not answer, and returns how many: a fast stop would wait for each of
+/// them until `wal_sender_timeout`.
 ///
-/// Writes a little WAL, for which every healthy standby sends an answer at once; who has not answered it after `limit` is silent.
-/// (The age of `reply_time` says less: it is on the standby's clock, and an idle standby reports only once in a while.)
+/// Writes a little WAL, for which every healthy standby sends an answer at once; who has not answered it after
+/// `limit` is silent. (The age of `reply_time` says less: it is on the standby's clock, and an idle standby reports
+/// only once in a while.)
 pub async fn terminate_silent_walsenders(connection: &mut Connection, limit: Duration) -> Result<usize, Error> {
     let mut silent: BTreeMap<i32, Waiting> = replies(connection, NEVER)
         .await?
@@ -75,8 +77,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// One that is busy catching up answers without having the message. Its first new reply may have been on the way since
-    /// before it froze; the second was not.
+    /// One that is busy catching up answers without having the message. Its first new reply may have been on the way
+    /// since before it froze; the second was not.
     fn hear(&mut self, reply: &str) -> bool {
         if self.reply != reply {
             reply.clone_into(&mut self.reply);
@@ -86,8 +88,8 @@ impl Waiting {
     }
 }
 
-/// Walsender to the time of its last reply (as text) and whether its standby has flushed `position`; those of base backups
-/// never reply and are no matter.
+/// Walsender to the time of its last reply (as text) and whether its standby has flushed `position`; those of base
+/// backups never reply and are no matter.
 async fn replies(connection: &mut Connection, position: &str) -> Result<BTreeMap<i32, (String, bool)>, Error> {
     let sql = format!(
         "SELECT coalesce(json_object_agg(pid, json_build_array(reply_time::text, \
