@@ -62,9 +62,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 pub async fn run(arguments: ListArguments, context: &mut Context) -> anyhow::Result<()> {
     let clusters = context.clusters(&arguments.clusters);
     if clusters.is_empty() {
-        tracing::warn!(
-            "list: no cluster to show; name one (`pgherd list CLUSTER`), or give a configuration with its `scope` (-c FILE)"
-        );
+        warn_no_cluster("list");
         return Ok(());
     }
     repeat(arguments.watch.interval(), context, async |context| {
@@ -79,6 +77,14 @@ pub async fn run(arguments: ListArguments, context: &mut Context) -> anyhow::Res
         Ok(())
     })
     .await
+}
+
+/// Not an error: there is nothing to show, as with Patroni's console.
+pub fn warn_no_cluster(command: &str) {
+    tracing::warn!(
+        "no cluster is named: `pgherd {command} CLUSTER`, or a configuration with its `scope` (-c FILE). `pgherd demo` starts a \
+         cluster to try and prints its -c FILE"
+    );
 }
 
 /// Once without an interval; else until the operator ends it, and an error is shown in place of the table.

@@ -6,6 +6,7 @@
 
 pub mod context;
 mod document;
+pub mod history;
 mod json;
 pub mod list;
 mod members;
@@ -13,9 +14,11 @@ pub mod pause;
 mod rest;
 mod schedule;
 mod settings;
+pub mod show_config;
 pub mod switchover;
 mod table;
 mod terminal;
+pub mod topology;
 pub mod version;
 mod yaml;
 mod yaml_scalar;
@@ -35,10 +38,13 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use self::context::{Access, Context};
+use self::history::HistoryArguments;
 use self::list::ListArguments;
 use self::pause::PauseArguments;
+use self::show_config::ShowConfigArguments;
 use self::switchover::{FailoverArguments, SwitchoverArguments};
 use self::terminal::Aborted;
+use self::topology::TopologyArguments;
 use self::version::VersionArguments;
 use crate::arguments::Program;
 
@@ -46,6 +52,12 @@ use crate::arguments::Program;
 pub enum Command {
     /// Show the members of a cluster
     List(ListArguments),
+    /// Show the members as a tree of who replicates from whom
+    Topology(TopologyArguments),
+    /// Show how each timeline ended
+    History(HistoryArguments),
+    /// Show the dynamic configuration
+    ShowConfig(ShowConfigArguments),
     /// Hand the leadership to a replica, in good order
     Switchover(SwitchoverArguments),
     /// Make a named replica the leader, even without the present one
@@ -62,6 +74,9 @@ impl Command {
     fn access(&self) -> &Access {
         match self {
             Command::List(arguments) => &arguments.access,
+            Command::Topology(arguments) => &arguments.access,
+            Command::History(arguments) => &arguments.access,
+            Command::ShowConfig(arguments) => &arguments.access,
             Command::Switchover(arguments) => &arguments.access,
             Command::Failover(arguments) => &arguments.access,
             Command::Pause(arguments) | Command::Resume(arguments) => &arguments.access,
@@ -104,6 +119,9 @@ fn try_run(command: Command, earlier: &Access, program: Program) -> anyhow::Resu
 async fn perform(command: Command, program: Program, context: &mut Context) -> anyhow::Result<()> {
     let result = match command {
         Command::List(arguments) => list::run(arguments, context).await,
+        Command::Topology(arguments) => topology::run(arguments, context).await,
+        Command::History(arguments) => history::run(arguments, context).await,
+        Command::ShowConfig(arguments) => show_config::run(arguments, context).await,
         Command::Switchover(arguments) => switchover::switchover(arguments, context).await,
         Command::Failover(arguments) => switchover::failover(arguments, context).await,
         Command::Pause(arguments) => pause::run(arguments, true, context).await,
