@@ -2,6 +2,9 @@
 
 pub mod api;
 pub mod config;
+mod daemon;
 pub mod guard;
 pub mod postgres;
 pub mod privileges;
+
+pub use daemon::run;

@@ -4,7 +4,7 @@
 //! it (usage first, then `Error: ...`) and ends with exit code 2.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -26,6 +26,8 @@ pub struct Arguments {
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum Role {
+    /// Run the agent beside a PostgreSQL server
+    Agent(AgentArguments),
     /// Run the entrypoint that clients connect to
     Proxy(entrypoint::Arguments),
     /// Start a whole cluster on this machine, to try it out
@@ -34,6 +36,13 @@ pub enum Role {
     Drill(drill::Arguments),
     #[command(flatten)]
     Operate(ctl::Command),
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct AgentArguments {
+    /// A Patroni YAML, or a directory of them; without it the environment (PATRONI_*) alone
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// As what the program was called: a symlink with Patroni's name gives Patroni's console.

@@ -29,10 +29,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments, program: Program) -> ExitCode {
     logging::start(match arguments.role {
-        Role::Proxy(_) => "info",
+        Role::Agent(_) | Role::Proxy(_) => "info",
         _ => "warn",
     });
     let result = match arguments.role {
+        Role::Agent(arguments) => return pgherd_agent::run(arguments.file.as_deref()),
         Role::Proxy(arguments) => entrypoint::run(arguments),
         Role::Demo(arguments) => demo::run(arguments),
         Role::Drill(arguments) => drill::run(arguments),

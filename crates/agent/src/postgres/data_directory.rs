@@ -36,6 +36,8 @@ pub enum Marker {
     /// The content is complete, but has not streamed from the leader yet: not electable, and if it does not come up,
     /// it is to be cloned.
     Unproven,
+    /// initdb is done, the roles are not: no member may copy it yet, and if another cluster came first it is nothing.
+    NewCluster,
 }
 
 impl Marker {
@@ -43,6 +45,7 @@ impl Marker {
         data_dir.join(match self {
             Marker::Incomplete => "pgherd.incomplete",
             Marker::Unproven => "pgherd.unproven",
+            Marker::NewCluster => "pgherd.new-cluster",
         })
     }
 

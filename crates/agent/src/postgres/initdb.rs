@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::data_directory::Staging;
+use super::data_directory::{Marker, Staging};
 use super::{Error, Server, config_files, data_directory, installation, program};
 
 /// They would break what pgherd relies on.
@@ -31,6 +31,7 @@ pub async fn initdb(server: &Server, limit: Duration) -> Result<(), Error> {
     // Removed here, and on every other way out of this function.
     drop(password_file);
     finish(server, staging.path())?;
+    Marker::NewCluster.set(staging.path())?;
     match staging.install()? {
         Some(old) => data_directory::remove_tree(&old),
         None => Ok(()),

@@ -19,6 +19,13 @@ pub struct ServerVersion {
     pub number: u32,
 }
 
+/// As PostgreSQL writes it: `15.18`.
+impl std::fmt::Display for ServerVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.number % 10_000)
+    }
+}
+
 /// The path of one of PostgreSQL's programs (`postgres`, `initdb`, `pg_rewind`, ...), by `bin_dir` and `bin_name`.
 pub fn locate(server: &Server, program: &str) -> Result<PathBuf, Error> {
     let file_name = server.bin_names.get(program).map_or(program, String::as_str);

@@ -1,12 +1,12 @@
 //! Running one of PostgreSQL's programs as a child: C locale, no terminal, output bounded, killed when dropped.
 
-use std::cell::Cell;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Error;
@@ -50,9 +50,9 @@ pub(super) async fn run(mut command: Command, limit: Limit, mut on_line: impl Fn
     let mut child = command.spawn().map_err(|source| Error::Spawn { program: program.clone(), source })?;
     let stdout = child.stdout.take();
     let stderr = child.stderr.take();
-    let heard = Cell::new(Instant::now());
+    let heard = watch::Sender::new(Instant::now());
     let mut listen = |line: &str| {
-        heard.set(Instant::now());
+        heard.send_replace(Instant::now());
         on_line(line);
     };
     let everything = async {
@@ -76,15 +76,19 @@ pub(super) async fn run(mut command: Command, limit: Limit, mut on_line: impl Fn
 }
 
 /// Completes when the limit is over, with its length.
-async fn passed(limit: Limit, heard: &Cell<Instant>) -> Duration {
+async fn passed(limit: Limit, heard: &watch::Sender<Instant>) -> Duration {
     match limit {
         Limit::Total(limit) => {
             sleep(limit).await;
             limit
         }
         Limit::Silence(limit) => {
-            while heard.get().elapsed() < limit {
-                sleep_until(heard.get() + limit).await;
+            loop {
+                let due = *heard.borrow() + limit;
+                if Instant::now() >= due {
+                    break;
+                }
+                sleep_until(due).await;
             }
             limit
         }

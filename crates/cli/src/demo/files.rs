@@ -211,7 +211,7 @@ postgresql:
       username: postgres
       password: {superuser}
   parameters:
-    unix_socket_directories: \".\"
+    unix_socket_directories: \"\"
 
 watchdog:
   mode: off

@@ -143,7 +143,7 @@ pub const OPTIONS: &[Setting] = &[
     both("postgresql.create_replica_methods|create_replica_method", Kind::Words, "[basebackup]").doc("How a replica is made, in order of preference."),
     both("postgresql.basebackup", Kind::ListOrMap, "").doc("Options of pg_basebackup."),
     both("postgresql.rewind", Kind::ListOrMap, "").doc("Options of pg_rewind."),
-    both("postgresql.use_pg_rewind", Kind::Boolean, "off").doc("Let a former primary rejoin by pg_rewind."),
+    both("postgresql.use_pg_rewind", Kind::Boolean, "on").doc("Let a former primary rejoin by pg_rewind where that is possible (Patroni's default is off); else it gets a fresh copy."),
     both("postgresql.remove_data_directory_on_rewind_failure", Kind::Boolean, "off").doc("Copy anew if pg_rewind fails."),
     both("postgresql.remove_data_directory_on_diverged_timelines", Kind::Boolean, "off").doc("Copy anew if the timelines have diverged and pg_rewind is not used."),
     both("postgresql.use_unix_socket", Kind::Boolean, "off").doc("pgherd connects over the unix socket."),

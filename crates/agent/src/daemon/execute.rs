@@ -1,0 +1,264 @@
+//! Carrying out the short actions of a decision. An action that needs the lease is refused when the lease is of another epoch.
+
+use pgherd_dcs::{Acquired, Expect, Key, Written, boot_now};
+use pgherd_ha::{Action, Epoch, FailoverKey, Job, Peer, PeerAnswer, PeerPoll, Role, Status};
+use serde_json::{Map, Value};
+
+use super::jobs::Context;
+use super::node::Postmaster;
+use super::round::{Daemon, is_news};
+use super::{history, slots};
+use crate::guard::{Attached, Guard, attach, scan};
+use crate::postgres::Recovery;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Killing every process of a server takes 20 to 180 ms for some hundreds; more than this means that one is stuck in the kernel.
+const KILL: Duration = Duration::from_secs(5);
+
+impl Daemon {
+    /// `Ok(true)`: the next decision must see what has changed, at once.
+    pub(super) async fn execute(&mut self, action: &Action) -> Result<bool, String> {
+        self.check_epoch(action)?;
+        match action {
+            Action::ClaimInitialize => self.claim().await?,
+            Action::RemoveClaim => drop(self.store.delete(Key::Initialize, Expect::Any).await.map_err(text)?),
+            Action::WriteInitialize { system_id, .. } => {
+                self.write(Key::Initialize, system_id.to_string().as_bytes(), Expect::Any).await?;
+            }
+            Action::WriteConfig { .. } => {
+                let config = pgherd_dcs::layout::compact(&Value::Object(self.current.bootstrap_config()));
+                self.write(Key::Config, &config, Expect::Absent).await?;
+            }
+            Action::Acquire => return self.acquire().await,
+            Action::Renew { epoch } => self.renew(*epoch).await?,
+            Action::Release { epoch } => self.release(*epoch).await?,
+            Action::WriteStatus { optime, .. } => {
+                let status = Status { optime: *optime, ..self.own_slots() };
+                self.write(Key::Status, &pgherd_dcs::layout::encode_status(&status), Expect::Any).await?;
+            }
+            Action::WriteHistory { .. } => self.write_history().await?,
+            Action::ClearFailover { version } => {
+                let empty = pgherd_dcs::layout::encode_failover(&FailoverKey::default());
+                self.write(Key::Failover, &empty, Expect::Version(*version)).await?;
+            }
+            Action::PollPeers { names } => self.poll(names),
+            Action::Follow { upstream } => self.follow(upstream.clone()).await?,
+            Action::SyncSlots { members } => self.sync_slots(members).await?,
+            Action::Checkpoint => self.jobs.checkpoint(&self.node.server),
+            Action::Guard => self.give_guard().await?,
+            Action::Fence => self.fence().await?,
+            Action::Run(job) => self.jobs.begin(job.clone(), self.context(job)).await,
+            Action::RefuseRequest { why } => self.commands.refuse(why),
+            Action::Exit { failure } => {
+                self.memory.exit = Some(failure.clone().map_or(Ok(()), Err));
+            }
+        }
+        Ok(is_news(action))
+    }
+
+    /// The key must still be ours, under the epoch that the decision saw.
+    fn check_epoch(&self, action: &Action) -> Result<(), String> {
+        let epoch = match action {
+            Action::WriteInitialize { epoch, .. }
+            | Action::WriteConfig { epoch }
+            | Action::WriteStatus { epoch, .. }
+            | Action::WriteHistory { epoch } => *epoch,
+            _ => return Ok(()),
+        };
+        match self.lease.lease() {
+            Some(lease) if lease.epoch == epoch && boot_now() < lease.end() => Ok(()),
+            _ => Err(format!("the lease of epoch {epoch} is over: not doing what was decided under it")),
+        }
+    }
+
+    async fn write(&self, key: Key, value: &[u8], expect: Expect) -> Result<(), String> {
+        match self.store.write(key, value, expect).await.map_err(text)? {
+            Written::Done { .. } => Ok(()),
+            Written::Conflict => Err(format!("the key {key:?} was changed by another meanwhile; looking again")),
+        }
+    }
+
+    async fn claim(&mut self) -> Result<(), String> {
+        let written = self.store.write(Key::Initialize, b"", Expect::Absent).await.map_err(text)?;
+        self.memory.claimed_initialize = matches!(written, Written::Done { .. });
+        Ok(())
+    }
+
+    async fn acquire(&mut self) -> Result<bool, String> {
+        match self.store.acquire().await.map_err(text)? {
+            Acquired::Ours(lease) => {
+                tracing::info!("took the leader key, epoch {}, granted {} ms", lease.epoch, lease.granted.as_millis());
+                self.lease.hold(lease.epoch);
+                self.lease.proven(lease);
+            }
+            Acquired::Taken => tracing::info!("another node has taken the leader key"),
+        }
+        Ok(true)
+    }
+
+    async fn renew(&mut self, epoch: Epoch) -> Result<(), String> {
+        self.lease.hold(epoch);
+        match self.store.renew(epoch).await.map_err(text)? {
+            Some(lease) => self.lease.proven(lease),
+            None => self.lease.let_go(),
+        }
+        Ok(())
+    }
+
+    /// Only once no process of the server is left.
+    async fn release(&mut self, epoch: Epoch) -> Result<(), String> {
+        let left = scan::processes_of(&self.node.server.data_dir).map_or(0, |left| left.len());
+        if left > 0 {
+            return Err(format!("the leader key is not released: {left} processes of PostgreSQL are left"));
+        }
+        self.lease.let_go();
+        if self.store.release(epoch).await.map_err(text)? {
+            tracing::info!("released the leader key, epoch {epoch}");
+        }
+        Ok(())
+    }
+
+    fn own_slots(&self) -> Status {
+        let slots = self.node.seen.iter().flat_map(|seen| &seen.slots);
+        let position = |slot: &crate::postgres::observation::Slot| slot.confirmed_flush_lsn.or(slot.restart_lsn);
+        let mut slots: std::collections::BTreeMap<String, u64> = slots
+            .filter(|slot| !slot.temporary)
+            .filter_map(|slot| Some((slot.name.clone(), position(slot)?.0)))
+            .collect();
+        if let Some(position) = self.node.seen.as_ref().and_then(|seen| seen.flush_lsn) {
+            slots.insert(slots::slot_name(&self.current.identity.name), position.0);
+        }
+        let retain_slots = self.memory.slots_made.iter().cloned().collect();
+        Status { slots, retain_slots, ..Status::default() }
+    }
+
+    async fn write_history(&mut self) -> Result<(), String> {
+        let Some(timeline) = self.node.timeline() else { return Ok(()) };
+        let known = self.memory.view.as_ref().map(|view| view.history.clone()).unwrap_or_default();
+        let lines = if timeline.0 <= 1 {
+            Vec::new()
+        } else {
+            let (file, ended) = history::read(&self.node.server.data_dir, timeline)
+                .map_err(|error| format!("the history file of timeline {timeline} cannot be read: {error}"))?;
+            history::merge(
+                &file,
+                &known,
+                &self.current.identity.name,
+                ended,
+                self.current.dynamic.max_timelines_history,
+            )
+        };
+        self.write(Key::History, &pgherd_dcs::layout::encode_history(&lines), Expect::Any).await
+    }
+
+    /// One poll at a time; its answers come as an event.
+    fn poll(&mut self, names: &[String]) {
+        if std::mem::replace(&mut self.memory.polling, true) {
+            return;
+        }
+        let members = self.memory.view.iter().flat_map(|view| &view.members);
+        let (names, urls): (Vec<String>, Vec<String>) =
+            members.filter(|member| names.contains(&member.name)).map(|m| (m.name.clone(), m.api_url.clone())).unzip();
+        let (client, events) = (self.peers.clone(), self.events.clone());
+        // A third of a call's time-out: a peer that needs longer is not fit to lead, and a dead host must not hold up the race.
+        let patience = self.current.dynamic.timing.retry_timeout / 3;
+        tokio::spawn(async move {
+            let asked = boot_now();
+            let answers = client.poll(&urls, patience).await;
+            let peers = names
+                .into_iter()
+                .zip(answers)
+                .map(|(name, answer)| Peer { name, answer: peer_answer(&answer) })
+                .collect();
+            // The daemon has ended: nobody is there to be told.
+            let _ = events.send(PeerPoll { asked, peers }).await;
+        });
+    }
+
+    async fn follow(&mut self, upstream: Option<pgherd_ha::Upstream>) -> Result<(), String> {
+        let recovery = Recovery::Standby { upstream: self.upstream(upstream.as_ref()) };
+        let server = self.current.server(Role::Replica);
+        super::jobs::rewrite(&server, recovery, self.node.control.as_ref()).await?;
+        match &upstream {
+            Some(upstream) => tracing::info!("following {} ({}:{})", upstream.name, upstream.host, upstream.port),
+            None => tracing::info!("following nobody"),
+        }
+        self.memory.following = upstream;
+        Ok(())
+    }
+
+    async fn sync_slots(&mut self, members: &[String]) -> Result<(), String> {
+        let Some(seen) = self.node.seen.clone() else { return Ok(()) };
+        let made = &mut self.memory.slots_made;
+        slots::sync(self.node.connection(), &seen, made, members).await.map_err(|error| error.full())
+    }
+
+    async fn give_guard(&mut self) -> Result<(), String> {
+        let data_dir = &self.node.server.data_dir;
+        let process = match attach(data_dir).map_err(|error| error.to_string())? {
+            Attached::Guarded(guard) => {
+                self.node.guarded(Arc::new(guard));
+                return Ok(());
+            }
+            Attached::None => return Ok(()),
+            Attached::Unguarded(process) => process,
+        };
+        let exe = std::path::Path::new("/proc/self/exe");
+        let guard = Guard::adopt(data_dir, process.pid(), pgherd_ha::Boot::NEVER, exe).await;
+        let guard = guard.map_err(|error| format!("PostgreSQL cannot be given a guard and will not lead: {error}"))?;
+        tracing::info!("gave the running PostgreSQL a guard (process {})", guard.pid().as_raw_pid());
+        self.node.guarded(Arc::new(guard));
+        Ok(())
+    }
+
+    /// Kills every process of the server, now.
+    async fn fence(&mut self) -> Result<(), String> {
+        self.jobs.cancel().await;
+        if let Some(Postmaster::Guarded(guard)) = &self.node.postmaster {
+            guard.page().kill_now();
+        }
+        let killed = scan::kill_all(&self.node.server.data_dir, KILL).await;
+        tracing::warn!("killed every process of PostgreSQL");
+        self.node.hold(None);
+        self.lease.forget_page();
+        killed.map(drop).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn upstream(&self, upstream: Option<&pgherd_ha::Upstream>) -> Option<crate::postgres::Upstream> {
+        let slot = self.current.dynamic.postgresql.use_slots.then(|| slots::slot_name(&self.current.identity.name));
+        upstream.map(|upstream| crate::postgres::Upstream { host: upstream.host.clone(), port: upstream.port, slot })
+    }
+
+    fn context(&self, job: &Job) -> Context {
+        let primary = matches!(job, Job::StartPrimary { .. } | Job::Restart { epoch: Some(_) });
+        Context {
+            server: self.current.server(if primary { Role::Primary } else { Role::Replica }),
+            lease: self.lease.clone(),
+            guard: self.current.guard,
+            environment: self.current.hidden_environment.clone(),
+            slot: self.current.dynamic.postgresql.use_slots.then(|| slots::slot_name(&self.current.identity.name)),
+            postmaster: self.node.postmaster.clone(),
+            control: self.node.control.clone(),
+            seen: self.node.seen.clone(),
+            following: self.memory.following.clone(),
+        }
+    }
+}
+
+fn peer_answer(answer: &crate::api::PeerAnswer) -> Option<PeerAnswer> {
+    let status = answer.status()?;
+    let priority = |tags: &Map<String, Value>| tags.get("failover_priority").and_then(Value::as_i64);
+    Some(PeerAnswer {
+        in_recovery: status.in_recovery,
+        position: status.position,
+        timeline: status.timeline,
+        nofailover: status.nofailover(),
+        failover_priority: priority(&status.tags).unwrap_or(1),
+        watchdog_failed: status.watchdog_failed,
+    })
+}
+
+fn text(error: pgherd_dcs::StoreError) -> String {
+    error.to_string()
+}

@@ -1,0 +1,409 @@
+//! The long actions: one at a time, in the background, each ending with a report that the loop takes in.
+//!
+//! A job decides nothing. It may be cut off at any of its awaits: what it leaves behind is what a later observation finds.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_dcs::boot_now;
+use pgherd_ha::{Boot, Divergence, Epoch, Job, Permit, StopMode, Verdict};
+use rustix::process::Signal;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::lease::LeaseState;
+use super::node::Postmaster;
+use crate::guard::{Guard, GuardMode, Spawn, scan, start_unguarded};
+use crate::postgres::base_backup::{self, CopyProgress};
+use crate::postgres::lineage::{LocalKind, LocalPosition, RewindVerdict, needs_rewind};
+use crate::postgres::probe::WriteProbe;
+use crate::postgres::{
+    self, Connection, ControlData, Marker, Observation, Purpose, Recovery, Server, Upstream, config_files, initdb,
+    installation, parameters, promote, rewind, roles, start, stop,
+};
+
+/// initdb writes some 40 MB.
+const INITDB: Duration = Duration::from_secs(120);
+/// A promotion takes 20 to 160 ms once the receiver is gone.
+const PROMOTE: Duration = Duration::from_secs(30);
+/// How long the receiver may take to go. Promotion works without, but may then sleep (`postgres-facts` 1).
+const SETTLE: Duration = Duration::from_secs(2);
+/// A checkpoint before a planned stop shortens the stop (`postgres-facts` 14); the server is written to meanwhile, so it may take its time,
+/// but an operator waits for it.
+const CHECKPOINT_BEFORE: Duration = Duration::from_secs(30);
+/// A checkpoint in the background may take as long as the disk does.
+const CHECKPOINT: Duration = Duration::from_secs(600);
+/// Patroni's `pg_ctl_timeout`: an orderly stop that takes longer is a failure, and the decision is made anew.
+const STOP: Duration = Duration::from_secs(60);
+/// A walsender whose standby does not answer within this time would hold up a fast stop (`postgres-facts` 13).
+const STANDBY_ANSWERS: Duration = Duration::from_secs(1);
+/// Crash recovery of a former primary before it is rewound: as long as PostgreSQL may take to replay what it wrote since its last checkpoint.
+const CRASH_RECOVERY: Duration = Duration::from_secs(600);
+/// How long a copy or a rewind may stand still.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// The job in progress, and the threads and tasks that serve the server beside it.
+#[derive(Debug)]
+pub struct Jobs {
+    running: Option<Current>,
+    checkpoint: Option<JoinHandle<bool>>,
+    pub probe: WriteProbe,
+}
+
+#[derive(Debug)]
+struct Current {
+    job: Job,
+    since: Boot,
+    task: JoinHandle<Result<Report, String>>,
+}
+
+/// A job's end.
+#[derive(Debug)]
+pub struct Ended {
+    pub job: Job,
+    pub since: Boot,
+    pub result: Result<Report, String>,
+}
+
+/// What a job has changed.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// A postmaster was started (`Some(Some)`), or none is left (`Some(None)`).
+    pub postmaster: Option<Option<Postmaster>>,
+    /// Where the written recovery settings point to now.
+    pub following: Option<Option<pgherd_ha::Upstream>>,
+    pub divergence: Option<Divergence>,
+    /// The data was replaced or rewound: what was known of its history is void.
+    pub new_data: bool,
+    /// The server has just left recovery.
+    pub promoted: bool,
+}
+
+/// What a job may use.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub server: Arc<Server>,
+    pub lease: Arc<LeaseState>,
+    pub guard: GuardMode,
+    /// Variables that PostgreSQL must not inherit.
+    pub environment: Vec<OsString>,
+    /// The name of this node's slot on its upstream, where slots are used.
+    pub slot: Option<String>,
+    pub postmaster: Option<Postmaster>,
+    pub control: Option<ControlData>,
+    pub seen: Option<Observation>,
+    pub following: Option<pgherd_ha::Upstream>,
+}
+
+impl Jobs {
+    pub fn new(probe: WriteProbe) -> Jobs {
+        Jobs { running: None, checkpoint: None, probe }
+    }
+
+    pub fn in_progress(&self) -> Option<(&Job, Boot)> {
+        self.running.as_ref().map(|current| (&current.job, current.since))
+    }
+
+    /// Begins a job; one in progress is cut off first.
+    pub async fn begin(&mut self, job: Job, context: Context) {
+        self.cancel().await;
+        // It is asked for again and again while a leader does not answer, and its verdict is logged when there is one.
+        match job {
+            Job::CheckDivergence { .. } => tracing::debug!("begin: {}", job.name()),
+            _ => tracing::info!("begin: {}", job.name()),
+        }
+        let task = tokio::spawn(run(job.clone(), context));
+        self.running = Some(Current { job, since: boot_now(), task });
+    }
+
+    /// Cuts the job off and waits until it is gone, with the child processes that it ran.
+    pub async fn cancel(&mut self) {
+        if let Some(current) = self.running.take() {
+            current.task.abort();
+            let cut = current.task.await;
+            if cut.is_err_and(|error| error.is_cancelled()) {
+                tracing::info!("cut off: {}", current.job.name());
+            }
+        }
+    }
+
+    /// Completes when the job in progress ends, or a background checkpoint; never if there is none.
+    pub async fn next_end(&mut self) -> Ended {
+        let Some(current) = &mut self.running else { return std::future::pending().await };
+        let result = match (&mut current.task).await {
+            Ok(result) => result,
+            Err(error) => Err(format!("the job broke off: {error}")),
+        };
+        let (job, since) = (current.job.clone(), current.since);
+        self.running = None;
+        Ended { job, since, result }
+    }
+
+    /// A checkpoint in the background, unless one is in progress.
+    pub fn checkpoint(&mut self, server: &Arc<Server>) {
+        if self.checkpoint.is_some() {
+            return;
+        }
+        let server = server.clone();
+        self.checkpoint = Some(tokio::spawn(async move {
+            match promote::checkpoint(&server, CHECKPOINT).await {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!("{}", error.full());
+                    false
+                }
+            }
+        }));
+    }
+
+    /// Whether the background checkpoint has ended well since the last call.
+    pub async fn checkpointed(&mut self) -> bool {
+        if !self.checkpoint.as_ref().is_some_and(JoinHandle::is_finished) {
+            return false;
+        }
+        match self.checkpoint.take() {
+            Some(task) => task.await.unwrap_or(false),
+            None => false,
+        }
+    }
+}
+
+async fn run(job: Job, context: Context) -> Result<Report, String> {
+    match job {
+        Job::Initdb => {
+            installation::check_programs(&context.server).map_err(full)?;
+            initdb::initdb(&context.server, INITDB).await.map_err(full)?;
+            Ok(Report { new_data: true, ..Report::default() })
+        }
+        Job::PostBootstrap { .. } => make_roles(&context).await,
+        Job::Clone { source } => copy(&context, &source).await,
+        Job::CheckDivergence { epoch, leader } => check_divergence(&context, epoch, &leader).await,
+        Job::Rewind { source } => rewind_to(&context, &source).await,
+        Job::StartPrimary { .. } => start_primary(&context).await,
+        Job::StartStandby { upstream } => start_standby(&context, upstream).await,
+        Job::Promote { .. } => promote_server(&context).await,
+        Job::Stop(mode) => {
+            stop_server(&context, mode).await?;
+            Ok(Report { postmaster: Some(None), ..Report::default() })
+        }
+        Job::Restart { epoch } => restart(&context, epoch).await,
+    }
+}
+
+async fn make_roles(context: &Context) -> Result<Report, String> {
+    let mut connection = Connection::new(&context.server, Purpose::Heartbeat);
+    roles::create_roles(&mut connection).await.map_err(full)?;
+    Marker::NewCluster.clear(&context.server.data_dir).map_err(full)?;
+    Ok(Report::default())
+}
+
+/// Ours is stopped first: the copy takes its place as soon as it is complete.
+async fn copy(context: &Context, source: &pgherd_ha::Upstream) -> Result<Report, String> {
+    stop_server(context, StopMode::Fast).await?;
+    let (progress, mut seen) = watch::channel(CopyProgress::default());
+    let upstream = Upstream { host: source.host.clone(), port: source.port, slot: None };
+    let told = async {
+        let mut shown = 0;
+        while seen.changed().await.is_ok() {
+            let CopyProgress { done, total } = *seen.borrow_and_update();
+            let percent = (done * 100).checked_div(total).unwrap_or(0);
+            if percent >= shown + 10 {
+                shown = percent;
+                tracing::info!("base backup of {}: {percent} % of {} MB", source.name, total >> 20);
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let result = tokio::select! {
+        result = base_backup::base_backup(&context.server, &upstream, STANDSTILL, &progress) => result,
+        () = told => Ok(()),
+    };
+    result.map_err(full)?;
+    Ok(Report { postmaster: Some(None), new_data: true, following: Some(None), ..Report::default() })
+}
+
+/// Asks the leader; one that does not answer is an unknown verdict and no failure.
+async fn check_divergence(context: &Context, epoch: Epoch, leader: &pgherd_ha::Upstream) -> Result<Report, String> {
+    let upstream = Upstream { host: leader.host.clone(), port: leader.port, slot: None };
+    let verdict = compare(context, &upstream, &leader.name).await;
+    Ok(Report { divergence: Some(Divergence { epoch, verdict, at: boot_now() }), ..Report::default() })
+}
+
+async fn compare(context: &Context, leader: &Upstream, name: &str) -> Verdict {
+    let Some(control) = &context.control else { return Verdict::Unknown };
+    let local = match context.seen.as_ref().map(|seen| (seen, &seen.standby)) {
+        Some((seen, Some(standby))) => {
+            let lsn = standby.replay_lsn.unwrap_or_default();
+            LocalPosition { timeline: seen.timeline, lsn, kind: LocalKind::Standby }
+        }
+        Some((_, None)) => return Verdict::Unknown,
+        None => rewind::local_position(&context.server, control).await,
+    };
+    match rewind::leader_lineage(&context.server, leader).await {
+        // It has won the key and is not yet promoted: its history is not written yet.
+        Ok(lineage) if lineage.in_recovery => Verdict::Unknown,
+        Ok(lineage) => match needs_rewind(&local, control.system_id, &lineage) {
+            RewindVerdict::NotNeeded => Verdict::Same,
+            RewindVerdict::Needed(why) => diverged(name, &why, Verdict::Diverged),
+            RewindVerdict::OnlyCopy(why) => diverged(name, &why, Verdict::OnlyCopy),
+        },
+        Err(error) => {
+            tracing::debug!("{name} could not be asked for its history: {}", error.full());
+            Verdict::Unknown
+        }
+    }
+}
+
+fn diverged(leader: &str, why: &postgres::lineage::Divergence, verdict: Verdict) -> Verdict {
+    tracing::warn!("this node cannot follow {leader} as it is: {why}");
+    verdict
+}
+
+async fn rewind_to(context: &Context, source: &pgherd_ha::Upstream) -> Result<Report, String> {
+    stop_server(context, StopMode::Fast).await?;
+    let upstream = Upstream { host: source.host.clone(), port: source.port, slot: None };
+    // pg_rewind wants a server that was stopped in order.
+    let control = postgres::control_data::read(&context.server).await.map_err(full)?;
+    if control.state.is_crashed_primary() {
+        rewind::recover_crashed_primary(&context.server, CRASH_RECOVERY).await.map_err(full)?;
+    }
+    let settings = parameters::start_settings(&context.server, Some(&control));
+    rewind::rewind(&context.server, &upstream, &settings.file, STANDSTILL).await.map_err(full)?;
+    Ok(Report { postmaster: Some(None), new_data: true, following: Some(None), ..Report::default() })
+}
+
+async fn start_primary(context: &Context) -> Result<Report, String> {
+    let permit = **context.lease.permit.load();
+    let deadline = match permit {
+        Permit::Until { deadline, .. } if permit.allows_writer(boot_now()) => deadline,
+        Permit::Paused { .. } => Boot::NEVER,
+        _ => return Err("the permit to have a writer is over; not starting".into()),
+    };
+    let postmaster = launch(context, &Recovery::Primary, deadline).await?;
+    match &postmaster {
+        Postmaster::Guarded(guard) => context.lease.license(guard.page()).map_err(|error| error.to_string())?,
+        Postmaster::Unguarded(_) => {}
+    }
+    Ok(Report { postmaster: Some(Some(postmaster)), following: Some(None), ..Report::default() })
+}
+
+async fn start_standby(context: &Context, upstream: Option<pgherd_ha::Upstream>) -> Result<Report, String> {
+    let source = upstream.as_ref().map(|upstream| Upstream {
+        host: upstream.host.clone(),
+        port: upstream.port,
+        slot: context.slot.clone(),
+    });
+    let postmaster = launch(context, &Recovery::Standby { upstream: source }, Boot::NEVER).await?;
+    Ok(Report { postmaster: Some(Some(postmaster)), following: Some(upstream), ..Report::default() })
+}
+
+/// Writes the configuration and starts the postmaster under a guard; returns long before it takes connections.
+async fn launch(context: &Context, recovery: &Recovery, deadline: Boot) -> Result<Postmaster, String> {
+    let server = &context.server;
+    let left = scan::processes_of(&server.data_dir).map_err(|error| error.to_string())?;
+    if !left.is_empty() {
+        return Err(format!("{} processes of PostgreSQL still work in {}", left.len(), server.data_dir.display()));
+    }
+    let standby = matches!(recovery, Recovery::Standby { .. });
+    let settings = parameters::start_settings(server, context.control.as_ref().filter(|_| standby));
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    config_files::write(server, &settings.file, recovery).map_err(full)?;
+    postgres::data_directory::remove_copied_socket_locks(&server.data_dir).map_err(full)?;
+    let program = installation::locate(server, "postgres").map_err(full)?;
+    let mut spawn = Spawn::new(program, start::arguments(server, &settings), server.data_dir.clone());
+    spawn.deadline = deadline;
+    spawn.env_remove = context.environment.clone();
+    match context.guard {
+        GuardMode::Off => Ok(Postmaster::Unguarded(Arc::new(start_unguarded(&spawn).await.map_err(text)?))),
+        GuardMode::Required => Ok(Postmaster::Guarded(Arc::new(Guard::start(&spawn).await.map_err(text)?))),
+        GuardMode::Automatic => match Guard::start(&spawn).await {
+            Ok(guard) => Ok(Postmaster::Guarded(Arc::new(guard))),
+            Err(error) if standby => {
+                tracing::warn!("PostgreSQL is started without a guard and will not lead: {error}");
+                Ok(Postmaster::Unguarded(Arc::new(start_unguarded(&spawn).await.map_err(text)?)))
+            }
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}
+
+/// The permit binds the server before it can write.
+async fn promote_server(context: &Context) -> Result<Report, String> {
+    if let Some(Postmaster::Guarded(guard)) = &context.postmaster {
+        context.lease.license(guard.page()).map_err(|error| error.to_string())?;
+    }
+    let mut connection = Connection::new(&context.server, Purpose::Heartbeat);
+    if let Err(error) = promote::receiver_stopped(&mut connection, SETTLE).await {
+        tracing::warn!("promoting all the same: {}", error.full());
+    }
+    promote::promote(&mut connection, PROMOTE).await.map_err(full)?;
+    Ok(Report { promoted: true, following: Some(None), ..Report::default() })
+}
+
+async fn restart(context: &Context, epoch: Option<Epoch>) -> Result<Report, String> {
+    stop_server(context, if epoch.is_some() { StopMode::Planned } else { StopMode::Fast }).await?;
+    match epoch {
+        Some(_) => start_primary(context).await,
+        None => start_standby(context, context.following.clone()).await,
+    }
+}
+
+/// Returns when no process of the server is left. Nothing to do where none runs.
+async fn stop_server(context: &Context, mode: StopMode) -> Result<(), String> {
+    let Some(postmaster) = &context.postmaster else { return Ok(()) };
+    if mode == StopMode::Planned {
+        prepare_stop(context).await;
+    }
+    let signal = if mode == StopMode::Immediate { Signal::QUIT } else { Signal::INT };
+    match postmaster {
+        Postmaster::Guarded(guard) => drop(guard.signal_postmaster(signal)),
+        Postmaster::Unguarded(process) => drop(process.signal(signal)),
+    }
+    let gone = async {
+        postmaster.exit().await;
+        while scan::processes_of(&context.server.data_dir).is_ok_and(|left| !left.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let late = || format!("PostgreSQL has not stopped within {} s", STOP.as_secs());
+    tokio::time::timeout(STOP, gone).await.map_err(|_| late())
+}
+
+/// What makes the stop short: little left to write, and nobody to wait for. Failures only make it longer.
+async fn prepare_stop(context: &Context) {
+    if context.seen.as_ref().is_some_and(|seen| !seen.in_recovery)
+        && let Err(error) = promote::checkpoint(&context.server, CHECKPOINT_BEFORE).await
+    {
+        tracing::warn!("stopping without a checkpoint first: {}", error.full());
+    }
+    let mut connection = Connection::new(&context.server, Purpose::Heartbeat);
+    if let Err(error) = stop::terminate_silent_walsenders(&mut connection, STANDBY_ANSWERS).await {
+        tracing::debug!("{}", error.full());
+    }
+}
+
+/// Brings the files of the running server up to date, and tells it.
+pub async fn rewrite(server: &Arc<Server>, recovery: Recovery, control: Option<&ControlData>) -> Result<(), String> {
+    let (server, control) = (server.clone(), control.cloned());
+    let write = move || {
+        let standby = recovery != Recovery::Primary;
+        let settings = parameters::start_settings(&server, control.as_ref().filter(|_| standby));
+        let changed = config_files::write(&server, &settings.file, &recovery).map_err(full)?;
+        match postgres::Postmaster::find(&server.data_dir).filter(|_| changed.needs_reload()) {
+            Some(postmaster) => postmaster.reload().map_err(full),
+            None => Ok(()),
+        }
+    };
+    tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?
+}
+
+fn full(error: postgres::Error) -> String {
+    error.full()
+}
+
+fn text(error: crate::guard::GuardError) -> String {
+    error.to_string()
+}

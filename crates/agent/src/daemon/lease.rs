@@ -1,0 +1,320 @@
+//! The keeper of the lease: a thread of its own that renews, and carries the permit to the guard.
+//!
+//! It waits for nothing but the store: no SQL, no disk, no lock of the daemon. So a server that hangs, a full disk or a busy daemon does
+//! not cost the lease; but a daemon that is wedged for a whole lease does ([`Watch::may_renew`]), since nobody would act on what
+//! happens. What a lease permits is `pgherd_ha`'s to say.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use pgherd_dcs::{Store, StoreError, StoreOptions, boot_now};
+use pgherd_ha::{Boot, Epoch, Lease, Permit};
+use tokio::sync::{Notify, oneshot};
+
+use crate::api::PermitCell;
+use crate::guard::Page;
+
+/// A failed renewal is tried again after this time; the store's own reconnect takes about as long.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What the daemon, the keeper and the REST API share; every field is read and written without waiting.
+#[derive(Debug)]
+pub struct LeaseState {
+    /// The epoch to renew, 0 for none. Written by the daemon.
+    held: AtomicU64,
+    /// The newest proof. Written by the keeper, and by the daemon when it has acquired.
+    lease: ArcSwapOption<Lease>,
+    /// Until when there may be a writer. The daemon decides, the keeper prolongs.
+    pub permit: PermitCell,
+    /// The page of the server that may write; none while the server is a standby, whose page has no end.
+    page: ArcSwapOption<Page>,
+    pub watch: Watch,
+    /// Wakes the keeper: there is something to renew.
+    kick: Notify,
+    /// Wakes the daemon: the lease was lost.
+    pub lost: Notify,
+    interval_millis: AtomicU64,
+}
+
+/// The signs of life that a renewal depends on.
+#[derive(Debug, Default)]
+pub struct Watch {
+    round: AtomicInstant,
+    probe: AtomicInstant,
+    /// The longest silence that is tolerated.
+    tolerance: AtomicU64,
+}
+
+/// A [`Boot`] in milliseconds that is read and written without a lock.
+#[derive(Debug, Default)]
+struct AtomicInstant(AtomicU64);
+
+impl AtomicInstant {
+    fn set(&self, instant: Boot) {
+        self.0.store(u64::try_from(instant.0.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    fn get(&self) -> Boot {
+        Boot::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl Watch {
+    /// The daemon has finished a round.
+    pub fn round_done(&self, now: Boot) {
+        self.round.set(now);
+    }
+
+    /// A write to the data directory has reached the disk, or there is no server whose disk matters.
+    pub fn disk_answered(&self, at: Boot) {
+        self.probe.set(at);
+    }
+
+    /// Both have been seen within one lease.
+    pub fn may_renew(&self, now: Boot) -> bool {
+        let tolerance = Duration::from_millis(self.tolerance.load(Ordering::SeqCst));
+        now.since(self.round.get()) <= tolerance && now.since(self.probe.get()) <= tolerance
+    }
+}
+
+impl LeaseState {
+    pub fn new() -> Arc<LeaseState> {
+        let state = LeaseState {
+            held: AtomicU64::new(0),
+            lease: ArcSwapOption::empty(),
+            permit: Arc::new(ArcSwap::from_pointee(Permit::None)),
+            page: ArcSwapOption::empty(),
+            watch: Watch::default(),
+            kick: Notify::new(),
+            lost: Notify::new(),
+            interval_millis: AtomicU64::new(500),
+        };
+        state.watch.round_done(boot_now());
+        state.watch.disk_answered(boot_now());
+        Arc::new(state)
+    }
+
+    /// Several renewals fit into a permit: two in each `loop_wait`. A lease is also how long the daemon may be silent.
+    pub fn set_times(&self, ttl: Duration, loop_wait: Duration) {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        // Half a second at most: of a permit of some 5 s, an outage of the store may then take all but one interval.
+        self.interval_millis.store(millis(loop_wait / 2).clamp(100, 500), Ordering::SeqCst);
+        self.watch.tolerance.store(millis(ttl), Ordering::SeqCst);
+    }
+
+    pub fn lease(&self) -> Option<Lease> {
+        self.lease.load().as_deref().copied()
+    }
+
+    /// The leader key is ours: keep it.
+    pub fn hold(&self, epoch: Epoch) {
+        if self.held.swap(epoch.0, Ordering::SeqCst) != epoch.0 {
+            self.kick.notify_one();
+        }
+    }
+
+    /// The key is not ours, or is to be given up: stop renewing. The page keeps its deadline.
+    pub fn let_go(&self) {
+        self.held.store(0, Ordering::SeqCst);
+        self.lease.store(None);
+    }
+
+    /// A proof has come: keep it, and prolong what it permits.
+    pub fn proven(&self, lease: Lease) {
+        let newer = self.lease().is_none_or(|known| known.epoch != lease.epoch || known.sent < lease.sent);
+        if !newer || self.held.load(Ordering::SeqCst) != lease.epoch.0 {
+            return;
+        }
+        self.lease.store(Some(Arc::new(lease)));
+        let prolong = |permit: &Arc<Permit>| match **permit {
+            Permit::Until { epoch, .. } if epoch == lease.epoch => Arc::new(Permit::from_lease(&lease)),
+            _ => permit.clone(),
+        };
+        self.permit.rcu(prolong);
+        self.inform_guard();
+    }
+
+    /// The decision's permit comes into force.
+    pub fn permit(&self, permit: Permit) {
+        // The keeper may have renewed since the decision was made; of one epoch the later deadline counts.
+        let current = **self.permit.load();
+        let keep = matches!((current, permit), (Permit::Until { epoch: a, deadline: old }, Permit::Until { epoch: b, deadline: new }) if a == b && old > new);
+        if !keep {
+            self.permit.store(Arc::new(permit));
+        }
+        self.inform_guard();
+    }
+
+    /// From now on the permit binds this server: to be called before it can write.
+    pub fn license(&self, page: Arc<Page>) -> Result<(), Unlicensed> {
+        let permit = **self.permit.load();
+        if !permit.allows_writer(boot_now()) {
+            return Err(Unlicensed);
+        }
+        write_page(&page, permit).map_err(|_| Unlicensed)?;
+        self.page.store(Some(page));
+        Ok(())
+    }
+
+    /// The server that was licensed is gone, or was found as a standby.
+    pub fn forget_page(&self) {
+        self.page.store(None);
+    }
+
+    /// A server that was found running as a primary: its page follows the permit as soon as there is one.
+    pub fn watch_page(&self, page: Arc<Page>) {
+        self.page.store(Some(page));
+    }
+
+    fn inform_guard(&self) {
+        if let Some(page) = self.page.load().as_ref() {
+            // Refused when the guard has begun to kill; the daemon sees the server go.
+            let _ = write_page(page, **self.permit.load());
+        }
+    }
+}
+
+/// No permit: what is running keeps the deadline it has.
+fn write_page(page: &Page, permit: Permit) -> Result<(), crate::guard::PermitEnded> {
+    match permit {
+        Permit::None => Ok(()),
+        Permit::Until { deadline, .. } => page.set_deadline(deadline),
+        Permit::Paused { .. } => page.set_no_end(),
+    }
+}
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the permit to have a writer is over; the leader key must be renewed first")]
+pub struct Unlicensed;
+
+/// Starts the keeper's thread. Its runtime also carries the store's session, so nothing else can keep a heartbeat waiting.
+pub async fn start(options: StoreOptions, state: Arc<LeaseState>) -> Result<Arc<dyn Store>, StoreError> {
+    let (ready, store) = oneshot::channel();
+    let keeper = move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!("the lease thread cannot start its event loop: {error}");
+                return;
+            }
+        };
+        runtime.block_on(async move {
+            let opened = pgherd_dcs::open(&options);
+            let keep = opened.as_ref().ok().cloned();
+            if ready.send(opened).is_ok()
+                && let Some(store) = keep
+            {
+                renew_for_ever(store, &state).await;
+            }
+        });
+    };
+    thread::Builder::new().name("lease".into()).spawn(keeper).expect("the process may start one more thread");
+    store.await.expect("the lease thread answers before it ends")
+}
+
+async fn renew_for_ever(store: Arc<dyn Store>, state: &LeaseState) {
+    let mut failing = false;
+    loop {
+        let interval = Duration::from_millis(state.interval_millis.load(Ordering::SeqCst));
+        let pause = if failing { RETRY } else { interval };
+        tokio::select! {
+            () = state.kick.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        let held = state.held.load(Ordering::SeqCst);
+        if held == 0 {
+            failing = false;
+            continue;
+        }
+        if !state.watch.may_renew(boot_now()) {
+            if !failing {
+                tracing::error!("not renewing the lease: the daemon or its disk has not answered for a whole lease");
+            }
+            failing = true;
+            continue;
+        }
+        match store.renew(Epoch(held)).await {
+            Ok(Some(lease)) => {
+                if failing {
+                    tracing::info!("the lease of epoch {} is renewed again", Epoch(held));
+                }
+                failing = false;
+                state.proven(lease);
+            }
+            Ok(None) => {
+                tracing::warn!("the leader key of epoch {} is not ours any more", Epoch(held));
+                if state.held.compare_exchange(held, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                    state.lease.store(None);
+                }
+                state.lost.notify_one();
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!("the lease could not be renewed and is tried again: {error}");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(epoch: u64, sent: u64) -> Lease {
+        Lease { epoch: Epoch(epoch), sent: Boot::from_millis(sent), granted: Duration::from_secs(8), tick: None }
+    }
+
+    #[test]
+    fn a_proof_prolongs_only_the_permit_of_its_epoch() {
+        let state = LeaseState::new();
+        state.hold(Epoch(1));
+        state.permit(Permit::from_lease(&lease(1, 1_000)));
+        state.proven(lease(1, 2_000));
+        assert_eq!(**state.permit.load(), Permit::from_lease(&lease(1, 2_000)));
+        state.proven(lease(2, 3_000));
+        assert_eq!(**state.permit.load(), Permit::from_lease(&lease(1, 2_000)));
+        state.permit(Permit::None);
+        state.proven(lease(1, 4_000));
+        assert_eq!(**state.permit.load(), Permit::None, "only a decision gives a permit");
+    }
+
+    #[test]
+    fn an_older_decision_does_not_shorten_what_the_keeper_has_prolonged() {
+        let state = LeaseState::new();
+        state.hold(Epoch(1));
+        state.permit(Permit::from_lease(&lease(1, 1_000)));
+        state.proven(lease(1, 2_000));
+        state.permit(Permit::from_lease(&lease(1, 1_500)));
+        assert_eq!(**state.permit.load(), Permit::from_lease(&lease(1, 2_000)));
+    }
+
+    #[test]
+    fn what_was_let_go_is_not_proven_again() {
+        let state = LeaseState::new();
+        state.hold(Epoch(1));
+        state.proven(lease(1, 1_000));
+        assert!(state.lease().is_some());
+        state.let_go();
+        state.proven(lease(1, 2_000));
+        assert_eq!(state.lease(), None);
+    }
+
+    #[test]
+    fn a_wedged_daemon_or_disk_ends_the_renewals() {
+        let watch = Watch::default();
+        watch.tolerance.store(8_000, Ordering::SeqCst);
+        watch.round_done(Boot::from_millis(10_000));
+        watch.disk_answered(Boot::from_millis(10_000));
+        assert!(watch.may_renew(Boot::from_millis(18_000)));
+        watch.round_done(Boot::from_millis(18_000));
+        assert!(!watch.may_renew(Boot::from_millis(18_001)), "the disk is silent");
+        watch.disk_answered(Boot::from_millis(18_001));
+        assert!(watch.may_renew(Boot::from_millis(18_001)));
+        assert!(!watch.may_renew(Boot::from_millis(26_001)), "the daemon is silent");
+    }
+}

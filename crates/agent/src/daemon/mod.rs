@@ -1,0 +1,153 @@
+//! The daemon: the thin driver of `pgherd_ha::Agent` on a real machine.
+//!
+//! Two threads matter. The main thread runs the [loop](round) and the REST API; the [lease](lease) thread renews and tells the guard.
+//! Whatever hangs in the first never delays the second, and the second stops by itself when the first hangs for too long.
+//! Tested on real servers in `tests/it`.
+
+mod commands;
+mod execute;
+mod history;
+mod jobs;
+mod lease;
+mod member;
+mod node;
+mod orders;
+mod publish;
+mod round;
+mod settings;
+mod signals;
+mod slots;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pgherd_dcs::Store;
+use tokio::sync::mpsc;
+
+use self::commands::Commands;
+use self::jobs::Jobs;
+use self::lease::LeaseState;
+use self::node::Node;
+use self::publish::Publisher;
+use self::round::{Daemon, Parts};
+use self::settings::Current;
+use self::signals::Signals;
+use crate::api::{self, ApiState, BasicAuth, PeerClient};
+use crate::config::{Config, Environment, not_inherited};
+use crate::guard::GuardMode;
+use crate::postgres::installation;
+use crate::postgres::probe::WriteProbe;
+use crate::privileges::{DEFAULT_USER, leave_root};
+
+/// Between two writes of the probe to the data directory.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// How long a peer's connection may take to open.
+const PEER_CONNECT: Duration = Duration::from_secs(1);
+
+/// Runs the agent until it is told to stop. `path`: the YAML file or a directory of them; without, the environment alone.
+pub fn run(path: Option<&Path>) -> ExitCode {
+    match start(path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("pgherd ends: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(path: Option<&Path>) -> anyhow::Result<()> {
+    let environment = Environment::of_process();
+    let config = Config::load(path, &environment)?;
+    for warning in &config.warnings.0 {
+        tracing::warn!("{warning}");
+    }
+    leave_root(DEFAULT_USER, Some(&config.node.data_dir))?;
+    let guard = guard_mode(&config);
+    let current = Current::new(config, guard, not_inherited());
+    rustls::crypto::ring::default_provider().install_default().ok();
+    // One thread: what the agent does is waiting, and a second one would cost memory without serving anybody.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    let result = runtime.block_on(serve(current, path, environment));
+    // A blocking write to a hung disk must not keep the process from ending.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+async fn serve(current: Current, path: Option<&Path>, environment: Environment) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
+    let server = current.server(pgherd_ha::Role::Replica);
+    installation::check_programs(&server)?;
+    let version = installation::version(&server).await?;
+    tracing::info!("pgherd {} on {}, PostgreSQL {}", env!("CARGO_PKG_VERSION"), current.identity.name, version);
+    let lease = LeaseState::new();
+    let timing = current.dynamic.timing;
+    lease.set_times(timing.ttl, timing.loop_wait);
+    let store: Arc<dyn Store> = lease::start(current.store_options(), lease.clone()).await?;
+    let peers = peer_client(&current)?;
+    refuse_second_of_name(&current, &store, &peers).await?;
+    let (orders, receiver) = mpsc::channel(api::QUEUE);
+    let mut node = Node::new(server.clone(), version.major);
+    node.find().context("looking for a running PostgreSQL")?;
+    let publisher = Publisher::new(&current).await?;
+    let state = ApiState {
+        snapshot: publisher.snapshot.clone(),
+        permit: lease.permit.clone(),
+        route: publisher.route_source(),
+        commands: orders,
+        store: store.clone(),
+        peers: peers.clone(),
+        settings: publisher.settings.clone(),
+    };
+    let listen = api::resolve_listen(&current.config.restapi.listen.to_string()).await?;
+    let api = api::serve(listen, state)?;
+    let jobs = Jobs::new(WriteProbe::start(&server.data_dir, PROBE)?);
+    let parts = Parts {
+        current,
+        path: path.map(Path::to_owned),
+        environment,
+        node,
+        jobs,
+        lease,
+        store,
+        peers,
+        publisher,
+        commands: Commands::new(receiver),
+        signals,
+    };
+    let result = Box::pin(Daemon::new(parts).run()).await;
+    api.stop().await;
+    result.map_err(anyhow::Error::msg)
+}
+
+fn guard_mode(config: &Config) -> GuardMode {
+    use crate::config::Demand;
+    match config.guard {
+        Demand::Required => GuardMode::Required,
+        Demand::Automatic => GuardMode::Automatic,
+        Demand::Off => GuardMode::Off,
+    }
+}
+
+fn peer_client(current: &Current) -> anyhow::Result<PeerClient> {
+    let login = current.config.ctl.authentication.as_ref().or(current.config.restapi.authentication.as_ref());
+    let auth = login.map(|login| BasicAuth::new(&login.username, login.password.expose()));
+    Ok(PeerClient::new(auth.as_ref(), PEER_CONNECT)?)
+}
+
+/// Two processes of one name would take turns in one member key. Any answer from the registered address means that the other lives.
+async fn refuse_second_of_name(current: &Current, store: &Arc<dyn Store>, peers: &PeerClient) -> anyhow::Result<()> {
+    let Ok(Ok(view)) = tokio::time::timeout(Duration::from_secs(2), store.load()).await else { return Ok(()) };
+    let Some(member) = view.member(&current.identity.name) else { return Ok(()) };
+    if peers.answers(&member.api_url, Duration::from_secs(3)).await {
+        anyhow::bail!(
+            "Can't start; there is already a node named '{}' running ({}): stop it, or give this one another name",
+            member.name,
+            member.api_url
+        );
+    }
+    Ok(())
+}

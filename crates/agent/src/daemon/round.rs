@@ -1,0 +1,431 @@
+//! The loop: look, decide, do, tell; then wait for whatever comes first.
+//!
+//! Each round reads the world anew. What wakes it: a change in the store, the end of the postmaster or its guard, the end of a job, an
+//! answer of the peers, a command, a signal, a lost lease, and last the time that the decision named.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_dcs::{Store, boot_now};
+use pgherd_ha::{
+    Action, Agent, Boot, Decision, Job, JobInProgress, JobOutcome, JobResult, Local, Now, PeerPoll, Permit, Postgres,
+    Rule, View,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::commands::Commands;
+use super::jobs::{Ended, Jobs};
+use super::lease::LeaseState;
+use super::node::Node;
+use super::publish::{Facts, Publisher};
+use super::settings::Current;
+use super::signals::{Signal, Signals};
+use crate::api::PeerClient;
+use crate::config::Environment;
+
+/// A load of the store that takes longer is given up for this round: the round must go on, to act on what else happens.
+const LOAD: Duration = Duration::from_secs(1);
+
+/// What happens in the background and is told to the loop. Bounded by what can be in progress: one poll of the peers at a time.
+const EVENTS: usize = 16;
+
+pub struct Daemon {
+    pub(super) current: Current,
+    pub(super) path: Option<PathBuf>,
+    pub(super) environment: Environment,
+    pub(super) agent: Agent,
+    pub(super) node: Node,
+    pub(super) jobs: Jobs,
+    pub(super) lease: Arc<LeaseState>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) peers: PeerClient,
+    pub(super) publisher: Publisher,
+    pub(super) commands: Commands,
+    pub(super) signals: Signals,
+    pub(super) memory: Memory,
+    /// Of the polls that run in the background, to the loop; at most one runs at a time.
+    pub(super) events: mpsc::Sender<PeerPoll>,
+    polls: mpsc::Receiver<PeerPoll>,
+    /// From the store: something may have changed.
+    changes: watch::Receiver<u64>,
+}
+
+/// What the daemon is made of.
+pub struct Parts {
+    pub current: Current,
+    pub path: Option<PathBuf>,
+    pub environment: Environment,
+    pub node: Node,
+    pub jobs: Jobs,
+    pub lease: Arc<LeaseState>,
+    pub store: Arc<dyn Store>,
+    pub peers: PeerClient,
+    pub publisher: Publisher,
+    pub commands: Commands,
+    pub signals: Signals,
+}
+
+/// What the loop keeps from round to round, beside what the agent remembers.
+#[derive(Debug, Default)]
+pub struct Memory {
+    pub view: Option<Arc<View>>,
+    pub view_loaded: Boot,
+    pub reachable: bool,
+    pub last_job: Option<JobResult>,
+    pub claimed_initialize: bool,
+    pub following: Option<pgherd_ha::Upstream>,
+    pub peers: Option<PeerPoll>,
+    pub polling: bool,
+    pub divergence: Option<pgherd_ha::Divergence>,
+    pub stopping: bool,
+    pub exit: Option<Result<(), String>>,
+    pub slots_made: BTreeSet<String>,
+    /// Who wants to know of the next round.
+    pub observers: Vec<oneshot::Sender<()>>,
+    /// The configuration has changed and is not in force yet.
+    pub apply: bool,
+    /// When the store was last seen, in seconds since 1970.
+    pub seen_seconds: i64,
+    shown: Option<Rule>,
+    member: Option<Vec<u8>>,
+    member_written: Boot,
+}
+
+impl Daemon {
+    pub(super) fn new(parts: Parts) -> Daemon {
+        let (events, polls) = mpsc::channel(EVENTS);
+        Daemon {
+            agent: Agent::new(parts.current.settings(false)),
+            changes: parts.store.changes(),
+            current: parts.current,
+            path: parts.path,
+            environment: parts.environment,
+            node: parts.node,
+            jobs: parts.jobs,
+            lease: parts.lease,
+            store: parts.store,
+            peers: parts.peers,
+            publisher: parts.publisher,
+            commands: parts.commands,
+            signals: parts.signals,
+            memory: Memory { apply: true, ..Memory::default() },
+            events,
+            polls,
+        }
+    }
+
+    /// Runs until the decision ends it.
+    pub(super) async fn run(mut self) -> Result<(), String> {
+        loop {
+            match self.round().await {
+                Round::Again => {}
+                Round::Wait(until) => self.wait(until).await,
+                Round::Exit(result) => {
+                    self.finish().await;
+                    return result;
+                }
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Round {
+        // Who asks from now on asks for the next round.
+        let observers = std::mem::take(&mut self.memory.observers);
+        self.changes.mark_unchanged();
+        self.load().await;
+        self.apply_configuration().await;
+        self.scheduled_restart();
+        if self.jobs.checkpointed().await {
+            self.node.checkpointed = true;
+        }
+        let (postgres, data) = self.node.observe().await;
+        self.after_observation(&postgres);
+        let local = self.local(postgres, data);
+        let now = pgherd_dcs::now();
+        let decision = self.decide(&local, now);
+        if let Permit::Until { epoch, .. } | Permit::Paused { epoch: Some(epoch) } = decision.permit {
+            self.lease.hold(epoch);
+        }
+        self.lease.permit(decision.permit);
+        self.show(&decision, &local);
+        let again = self.carry_out(&decision).await;
+        self.tell(&local, &decision).await;
+        for observer in observers {
+            // Whoever asked may have gone away.
+            let _ = observer.send(());
+        }
+        self.lease.watch.round_done(boot_now());
+        match self.memory.exit.take() {
+            Some(result) => Round::Exit(result),
+            None if again => Round::Again,
+            None => Round::Wait(decision.wake.at),
+        }
+    }
+
+    /// The newest picture of the store; the last good one is kept beside.
+    async fn load(&mut self) {
+        let loaded = boot_now();
+        // While a permit runs out there is more to do than to wait for the store.
+        let left = self.lease.permit.load().remaining(loaded);
+        let patience = if left.is_zero() { LOAD } else { (left / 4).clamp(LOAD / 4, LOAD) };
+        let result = tokio::time::timeout(patience, self.store.load()).await;
+        let was_reachable = std::mem::replace(&mut self.memory.reachable, matches!(result, Ok(Ok(_))));
+        match result {
+            Ok(Ok(view)) => {
+                if !was_reachable {
+                    tracing::info!("the store answers");
+                }
+                self.memory.view = Some(Arc::new(view));
+                self.memory.view_loaded = loaded;
+                self.memory.seen_seconds = pgherd_ha::Wall::now().as_second();
+            }
+            Ok(Err(error)) if was_reachable => tracing::warn!("the store cannot be read: {error}"),
+            Err(_) if was_reachable => tracing::warn!("the store did not answer within {} ms", patience.as_millis()),
+            _ => {}
+        }
+    }
+
+    fn after_observation(&mut self, postgres: &Postgres) {
+        if *postgres == Postgres::Stopped || self.node.postmaster.is_none() {
+            self.lease.forget_page();
+        }
+        // Only a running server's disk can be wedged in a way that matters for the lease.
+        if self.node.postmaster.is_none() {
+            self.lease.watch.disk_answered(boot_now());
+        } else {
+            self.lease.watch.disk_answered(self.jobs.probe.last_success());
+        }
+        // A primary that was found running: its guard follows the permit as soon as there is one.
+        if let (Postgres::Running(running), Some(guard)) =
+            (postgres, self.node.postmaster.as_ref().and_then(|postmaster| postmaster.guard()))
+            && !running.in_recovery
+        {
+            self.lease.watch_page(guard.page());
+        }
+    }
+
+    fn local(&mut self, postgres: Postgres, data: pgherd_ha::DataDirectory) -> Local {
+        let leads = self.memory.view.as_ref().and_then(|view| view.leader.as_ref());
+        let mine = leads.filter(|leader| leader.owner == pgherd_ha::LeaderOwner::Me).map(|leader| leader.epoch);
+        let lease = self.lease.lease().filter(|lease| Some(lease.epoch) == mine);
+        Local {
+            data,
+            postgres,
+            job: self.jobs.in_progress().map(|(job, since)| JobInProgress { job: job.clone(), since }),
+            last_job: self.memory.last_job.clone(),
+            lease,
+            claimed_initialize: self.memory.claimed_initialize,
+            guarded: self.is_guarded(),
+            following: self.memory.following.clone(),
+            peers: self.memory.peers.clone(),
+            divergence: self.memory.divergence,
+            request: self.commands.request(),
+            stopping: self.memory.stopping,
+        }
+    }
+
+    fn is_guarded(&self) -> bool {
+        let guard =
+            self.node.postmaster.as_ref().map(|postmaster| postmaster.guard().is_some_and(|guard| guard.is_alive()));
+        self.current.guard == crate::guard::GuardMode::Off || guard.unwrap_or(true)
+    }
+
+    fn decide(&mut self, local: &Local, now: Now) -> Decision {
+        self.agent.settings = self.current.settings(self.node.unproven);
+        let store = match &self.memory.view {
+            Some(view) if self.memory.reachable => pgherd_ha::Store::Reachable(view),
+            last => pgherd_ha::Store::Unreachable { last: last.as_deref() },
+        };
+        self.agent.decide(store, local, now)
+    }
+
+    /// A rule is logged when it changes: a quiet cluster has a quiet log.
+    fn show(&mut self, decision: &Decision, local: &Local) {
+        if self.memory.shown == Some(decision.rule) {
+            return;
+        }
+        self.memory.shown = Some(decision.rule);
+        let reason = match &local.data {
+            pgherd_ha::DataDirectory::Unusable(reason) => format!(": {reason}"),
+            _ => String::new(),
+        };
+        match decision.rule {
+            Rule::JobInProgress
+            | Rule::CheckHistory
+            | Rule::RaceSettle
+            | Rule::PrimaryStarting
+            | Rule::StandbyStarting => {
+                tracing::debug!(rule = decision.rule.name(), "{}", decision.rule.sentence());
+            }
+            Rule::UnusableDirectory | Rule::ForeignCluster => {
+                tracing::error!(rule = decision.rule.name(), "{}{reason}", decision.rule.sentence());
+            }
+            rule => tracing::info!(rule = rule.name(), "{}{reason}", rule.sentence()),
+        }
+    }
+
+    /// The actions in their order; the first that fails ends the round. `true`: look again at once.
+    async fn carry_out(&mut self, decision: &Decision) -> bool {
+        let mut again = false;
+        for action in &decision.actions {
+            match self.execute(action).await {
+                Ok(changed) => again |= changed,
+                Err(error) => {
+                    tracing::warn!(rule = decision.rule.name(), "{error}");
+                    return false;
+                }
+            }
+        }
+        again
+    }
+
+    /// Registers and publishes what is so now.
+    async fn tell(&mut self, local: &Local, decision: &Decision) {
+        let paused = self.memory.view.as_ref().is_some_and(|view| view.is_paused());
+        let member = super::member::member(&self.current.identity, local, &self.node, paused);
+        self.publisher.publish(&Facts {
+            current: &self.current,
+            local,
+            node: &self.node,
+            memory: &self.memory,
+            member: &member,
+            decision,
+            lease: self.lease.lease(),
+            scheduled: self.commands.scheduled(),
+        });
+        self.commands.answer(local, &self.memory.last_job);
+        if self.memory.reachable {
+            self.register(&member).await;
+        }
+    }
+
+    /// Writes the member key: what others decide on at once, positions once in a `loop_wait`.
+    async fn register(&mut self, member: &pgherd_ha::Member) {
+        let value = pgherd_dcs::layout::encode_member(member);
+        let registered = self.memory.view.as_ref().is_some_and(|view| view.member(&member.name).is_some());
+        let due = boot_now().since(self.memory.member_written) >= self.current.dynamic.timing.loop_wait;
+        let worth = match &self.memory.member {
+            Some(old) if registered => old != &value && (due || differs_in_more_than_positions(old, &value)),
+            _ => true,
+        };
+        if !worth {
+            return;
+        }
+        match self.store.write_member(&value).await {
+            Ok(()) => {
+                self.memory.member = Some(value);
+                self.memory.member_written = boot_now();
+            }
+            Err(error) => tracing::debug!("the member key could not be written: {error}"),
+        }
+    }
+
+    /// Waits for the first of all that can happen.
+    async fn wait(&mut self, until: Boot) {
+        let postmaster = self.node.postmaster.clone();
+        let ends = async {
+            match &postmaster {
+                Some(postmaster) => postmaster.exit().await,
+                None => std::future::pending().await,
+            }
+        };
+        let guard_ends = async {
+            match postmaster.as_ref().and_then(|postmaster| postmaster.guard()) {
+                Some(guard) if guard.is_alive() => guard.guard_exit().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.changes.changed() => {}
+            () = ends => {}
+            () = guard_ends => {}
+            () = self.lease.lost.notified() => {}
+            ended = self.jobs.next_end() => self.job_ended(ended),
+            Some(poll) = self.polls.recv() => {
+                self.memory.polling = false;
+                self.memory.peers = Some(poll);
+            }
+            command = self.commands.receive() => self.command(command).await,
+            signal = self.signals.next() => match signal {
+                Signal::Stop => self.memory.stopping = true,
+                Signal::Reload => self.reload().await,
+            },
+            () = tokio::time::sleep(until.since(boot_now())) => {}
+        }
+    }
+
+    pub(super) fn job_ended(&mut self, ended: Ended) {
+        let took = boot_now().since(ended.since);
+        let outcome = match &ended.result {
+            Ok(_) => JobOutcome::Done,
+            Err(_) => JobOutcome::Failed,
+        };
+        match ended.result {
+            Ok(report) => {
+                if !matches!(ended.job, Job::CheckDivergence { .. }) {
+                    tracing::info!("{} done in {} ms", ended.job.name(), took.as_millis());
+                }
+                self.take_report(report);
+            }
+            Err(error) => tracing::error!("{} failed after {} ms: {error}", ended.job.name(), took.as_millis()),
+        }
+        self.memory.last_job = Some(JobResult { job: ended.job, at: boot_now(), outcome });
+    }
+
+    async fn finish(&mut self) {
+        self.jobs.cancel().await;
+        let stopped = self.node.postmaster.is_none();
+        if stopped && self.memory.reachable {
+            self.register_stopped().await;
+        }
+    }
+
+    /// The last word of a node that ends in order.
+    async fn register_stopped(&mut self) {
+        if let Some(old) = &self.memory.member
+            && let Some(mut member) = pgherd_dcs::layout::decode_member(&self.current.identity.name, old)
+        {
+            member.state = pgherd_ha::MemberState::Stopped;
+            if let Err(error) = self.store.write_member(&pgherd_dcs::layout::encode_member(&member)).await {
+                tracing::debug!("the last state could not be registered: {error}");
+            }
+        }
+    }
+}
+
+enum Round {
+    /// Something was changed that the next decision must see: at once.
+    Again,
+    Wait(Boot),
+    Exit(Result<(), String>),
+}
+
+/// Positions move all the time; everything else is news.
+fn differs_in_more_than_positions(old: &[u8], new: &[u8]) -> bool {
+    let without = |bytes: &[u8]| {
+        let mut value: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes).unwrap_or_default();
+        for key in ["xlog_location", "replay_lsn", "receive_lsn"] {
+            value.remove(key);
+        }
+        value
+    };
+    without(old) != without(new)
+}
+
+/// Whether an action asks for another look at once.
+pub(super) fn is_news(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::ClaimInitialize
+            | Action::RemoveClaim
+            | Action::WriteInitialize { .. }
+            | Action::Acquire
+            | Action::Renew { .. }
+            | Action::Release { .. }
+            | Action::ClearFailover { .. }
+            | Action::Guard
+            | Action::Fence
+    )
+}
