@@ -85,7 +85,7 @@ fn what_is_missing_is_said_with_what_to_do() {
     assert!(text(&nothing.stderr).contains("no cluster is named"), "{}", text(&nothing.stderr));
     for (arguments, code, expected) in [
         (&["list", "demo"][..], 1, "Error: no store is configured"),
-        (&["-c", "/does/not/exist.yml", "list"], 1, "Error: the configuration file /does/not/exist.yml cannot be read"),
+        (&["-c", "/does/not/exist.yml", "list"], 1, "Error: the configuration file /does/not/exist.yml does not exist"),
         (&["-d", "zookeeper://127.0.0.1:1", "pause"], 1, "Error: no cluster is named"),
         (&["list", "-f", "xml"], 2, "Usage: pgherd list"),
         (&["no-such-command"], 2, "Usage: pgherd"),

@@ -67,6 +67,17 @@ pub struct Config {
     section: Map<String, Value>,
 }
 
+/// The file or directory at `path` with the environment over it, not validated: for the operator's commands, which run
+/// where no complete configuration is. Empty if there is neither a file nor a variable.
+pub fn document(path: Option<&Path>, environment: &Environment) -> Result<Map<String, Value>, ConfigError> {
+    let gathered = match source::gather(path, environment) {
+        Err(ConfigError::Empty { .. }) => return Ok(Map::new()),
+        other => other?,
+    };
+    let (errors, _) = gathered.problems.split();
+    if errors.0.is_empty() { Ok(gathered.value) } else { Err(ConfigError::Invalid(errors)) }
+}
+
 impl Config {
     /// Reads the file or directory at `path`, and the environment over it.
     ///

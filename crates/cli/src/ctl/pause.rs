@@ -39,7 +39,7 @@ pub async fn run(arguments: PauseArguments, paused: bool, context: &mut Context)
         let reply = match context.rest.call(member, Method::PATCH, "/config", Some(&change), rest::SHORT).await {
             Ok(reply) => reply,
             Err(error) => {
-                tracing::warn!("{error}; trying another member");
+                tracing::warn!("member {} is not accessible: {error}", member.name);
                 continue;
             }
         };

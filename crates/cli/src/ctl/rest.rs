@@ -23,11 +23,11 @@ const LARGEST_BODY: usize = 1024 * 1024;
 
 /// The call has no answer. Whether it was carried out is unknown unless the connection failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{member}: {method} {url} failed: {}", cause(source))]
+#[error("{method} {path} at {api_url} failed: {}", cause(source))]
 pub struct RestError {
-    pub member: String,
     method: Method,
-    url: String,
+    path: String,
+    api_url: String,
     #[source]
     source: anyhow::Error,
 }
@@ -65,12 +65,8 @@ impl RestClient {
         limit: Duration,
     ) -> Result<Reply, RestError> {
         let sent = self.send(&member.api_url, method.clone(), path, body, limit).await;
-        sent.map_err(|source| RestError {
-            member: member.name.clone(),
-            method,
-            url: format!("{} ({path})", member.api_url),
-            source,
-        })
+        let (path, api_url) = (path.to_owned(), member.api_url.clone());
+        sent.map_err(|source| RestError { method, path, api_url, source })
     }
 
     async fn send(

@@ -23,6 +23,11 @@ pub enum SettingsError {
         "the store `{0}` is not supported; pgherd talks to ZooKeeper (section `zookeeper`, URL zookeeper://HOST:2181)"
     )]
     OtherStore(String),
+    #[error(
+        "`zookeeper.{0}` is set, and pgherd cannot do that: it speaks to ZooKeeper without TLS and without credentials, and \
+         does not go on without them unasked; remove the key to accept that"
+    )]
+    Protection(&'static str),
     #[error("the store URL `{url}` cannot be read: {cause}; expected [zookeeper://]HOST[:PORT][/NAMESPACE]")]
     Url { url: String, cause: &'static str },
     #[error("`zookeeper.hosts` is {0}; expected a list of HOST:PORT, or one text with commas between them")]
@@ -100,6 +105,14 @@ fn configured_hosts(document: &Map<String, Value>) -> Result<Vec<String>, Settin
         let other = OTHER_STORES.iter().find(|name| document.contains_key(**name));
         return Err(other.map_or(SettingsError::NoStore, |name| SettingsError::OtherStore((*name).to_owned())));
     };
+    let wanted = |key: &str| match section.get(key) {
+        None | Some(Value::Null) => false,
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(value) => is_true(value),
+    };
+    if let Some(key) = ["use_ssl", "auth_data"].into_iter().find(|key| wanted(key)) {
+        return Err(SettingsError::Protection(key));
+    }
     let split =
         |text: &str| text.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect();
     let hosts: Option<Vec<String>> = match section.get("hosts") {
@@ -219,6 +232,8 @@ mod tests {
     fn what_is_missing_or_foreign_is_said() {
         assert_eq!(hosts(json!({}), None), Err(SettingsError::NoStore));
         assert_eq!(hosts(json!({"etcd3": {}}), None), Err(SettingsError::OtherStore("etcd3".into())));
+        let protected = json!({"zookeeper": {"hosts": ["h"], "use_ssl": true}});
+        assert_eq!(hosts(protected, None), Err(SettingsError::Protection("use_ssl")));
         for url in ["etcd://h", "h", "h:8500", "consul://h:2181"] {
             assert!(matches!(hosts(json!({}), Some(url)), Err(SettingsError::OtherStore(_))), "{url}");
         }
