@@ -53,6 +53,7 @@ rules! {
     PrimaryStartTimeout "the primary's server did not start in time and another node can lead: giving up the key";
     PrimaryStartFailed "the primary's server could not be started: giving up the key";
     // Switchover.
+    SwitchoverDone "the requested change of leader has been made: clearing the request";
     SwitchoverRefused "the requested switchover is not possible: clearing the request";
     SwitchoverAskCandidates "a switchover was requested: asking the candidates where they are";
     SwitchoverStop "a switchover was requested and a candidate is ready: stopping the primary in order";

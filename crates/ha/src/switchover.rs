@@ -29,7 +29,10 @@ pub(crate) fn requested(at: &Situation<'_>, memory: &mut Memory, running: &Runni
     let request = at.view.failover_request()?;
     let version = at.view.failover.as_ref()?.version;
     let refuse = || Some(Plan::act(Rule::SwitchoverRefused, [Action::ClearFailover { version }]));
-    if request.leader.as_deref().is_some_and(|leader| leader != at.me()) || request.member.as_deref() == Some(at.me()) {
+    if is_done(at, request) {
+        return Some(Plan::act(Rule::SwitchoverDone, [Action::ClearFailover { version }]));
+    }
+    if request.leader.as_deref().is_some_and(|leader| leader != at.me()) {
         return refuse();
     }
     if at.paused && request.member.is_none() {
@@ -63,6 +66,15 @@ pub(crate) fn requested(at: &Situation<'_>, memory: &mut Memory, running: &Runni
             Some(Plan::act(Rule::SwitchoverStop, [Action::Run(Job::Stop(StopMode::Planned))]))
         }
         Some(_) => refuse(),
+    }
+}
+
+/// This node, which leads, is the one that was asked for; or any but the former leader was.
+fn is_done(at: &Situation<'_>, request: &FailoverKey) -> bool {
+    match (&request.member, &request.leader) {
+        (Some(member), _) => member == at.me(),
+        (None, Some(leader)) => leader != at.me(),
+        (None, None) => false,
     }
 }
 

@@ -26,6 +26,10 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// 200 parts in a million; in a minute that is 12 ms, well within the margin that a permit keeps.
 const REOPEN: Duration = Duration::from_secs(60);
 
+/// A request that waited longer for its first line (the agent hung, or its machine was busy) makes every permit on the stream look
+/// shorter by as much. Such a stream is opened anew once the agent answers in time.
+const LATE: Duration = Duration::from_millis(250);
+
 /// Pauses between attempts at a lost stream, doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
@@ -48,6 +52,8 @@ pub struct Subscriber {
 enum Ended {
     /// It was old enough; nothing is wrong.
     Old,
+    /// Its request was answered late, so its instants are too early.
+    Late,
     Lost(String),
     /// It answers, and not with a route.
     Plain,
@@ -65,6 +71,10 @@ impl Subscriber {
             let (event, pause) = match ended {
                 Ended::NobodyListens => return,
                 Ended::Old => continue,
+                Ended::Late => {
+                    sleep(BACKOFF.0).await;
+                    continue;
+                }
                 Ended::Plain => {
                     pushed_before = false;
                     (Event::Plain { agent: self.agent }, PLAIN_AGAIN)
@@ -111,6 +121,7 @@ impl Subscriber {
         pushed_before: &mut bool,
     ) -> Ended {
         let opened = Instant::now();
+        let late = boot_now().since(requested) > LATE;
         loop {
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
@@ -125,6 +136,9 @@ impl Subscriber {
                 *pushed_before = true;
                 if events.send(Event::Pushed { agent: self.agent, message, requested }).await.is_err() {
                     return Ended::NobodyListens;
+                }
+                if late {
+                    return Ended::Late;
                 }
             }
             if opened.elapsed() > REOPEN {

@@ -17,6 +17,7 @@ mod round;
 mod settings;
 mod signals;
 mod slots;
+mod unsupported;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -62,12 +63,16 @@ pub fn run(path: Option<&Path>) -> ExitCode {
 fn start(path: Option<&Path>) -> anyhow::Result<()> {
     let environment = Environment::of_process();
     let config = Config::load(path, &environment)?;
+    if let Some(refusal) = unsupported::refusal(&config) {
+        anyhow::bail!(refusal);
+    }
+    leave_root(DEFAULT_USER, Some(&config.node.data_dir))?;
     for warning in &config.warnings.0 {
         tracing::warn!("{warning}");
     }
-    leave_root(DEFAULT_USER, Some(&config.node.data_dir))?;
     let guard = guard_mode(&config);
     let current = Current::new(config, guard, not_inherited());
+    current.warn();
     rustls::crypto::ring::default_provider().install_default().ok();
     // One thread: what the agent does is waiting, and a second one would cost memory without serving anybody.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;

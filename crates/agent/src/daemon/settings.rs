@@ -9,6 +9,7 @@ use pgherd_ha::{Role, Settings, View};
 use serde_json::{Map, Value};
 
 use super::member::Identity;
+use super::unsupported;
 use crate::config::{Company, Config, Dynamic};
 use crate::guard::GuardMode;
 use crate::postgres::Server;
@@ -71,7 +72,15 @@ impl Current {
 
     fn read_again(&mut self) {
         self.dynamic = Dynamic::read(&self.stored, &self.config, self.company);
+        self.warn();
+    }
+
+    /// Says what is wrong with the configuration, and what of it is not done.
+    pub fn warn(&self) {
         for warning in &self.dynamic.warnings.0 {
+            tracing::warn!("{warning}");
+        }
+        for warning in unsupported::warnings(&self.config, &self.dynamic) {
             tracing::warn!("{warning}");
         }
     }
@@ -113,7 +122,7 @@ fn identity(config: &Config) -> Identity {
         name: config.name.clone(),
         scope: config.scope.clone(),
         conn_url: url(&config.node.connect_address),
-        api_url: format!("{}/patroni", config.restapi.url()),
+        api_url: config.restapi.url(),
         address: config.node.connect_address.to_string(),
         tags: config.tags.published(),
         proxy_url: config.node.proxy_address.as_ref().map(url),

@@ -226,13 +226,18 @@ fn switchover() -> Vec<Case> {
                 "ask n3",
             )
             .then(|g| g.answers(&[("n3", 1000)]), Rule::SwitchoverRefused, "clear request"),
-        case("a request to leave another leader is cleared", primary()).then(
+        case("a request to leave another leader is fulfilled", primary()).then(
             |g| g.ask_for(Some("n3"), None),
-            Rule::SwitchoverRefused,
+            Rule::SwitchoverDone,
             "clear request",
         ),
         case("a request that this node fulfils already is cleared", primary()).then(
             |g| g.ask_for(None, Some("n1")),
+            Rule::SwitchoverDone,
+            "clear request",
+        ),
+        case("a request to leave another leader for a third is not this node's to do", primary()).then(
+            |g| g.ask_for(Some("n2"), Some("n3")),
             Rule::SwitchoverRefused,
             "clear request",
         ),
