@@ -29,9 +29,9 @@ const INITDB: Duration = Duration::from_secs(120);
 const PROMOTE: Duration = Duration::from_secs(30);
 /// How long the receiver may take to go. Promotion works without, but may then sleep (`postgres-facts` 1).
 const SETTLE: Duration = Duration::from_secs(2);
-/// A checkpoint before a planned stop shortens the stop (`postgres-facts` 14); the server is written to meanwhile, so it may take its time,
-/// but an operator waits for it.
-const CHECKPOINT_BEFORE: Duration = Duration::from_secs(30);
+/// A checkpoint before a planned stop shortens the stop (`postgres-facts` 14). One that takes longer has done part of the work, and whoever
+/// told the agent to stop kills it after some seconds (10 in Docker).
+const CHECKPOINT_BEFORE: Duration = Duration::from_secs(5);
 /// A checkpoint in the background may take as long as the disk does.
 const CHECKPOINT: Duration = Duration::from_secs(600);
 /// Patroni's `pg_ctl_timeout`: an orderly stop that takes longer is a failure, and the decision is made anew.

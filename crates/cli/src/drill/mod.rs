@@ -4,6 +4,7 @@
 //! Tested by `tests/it/demo.rs`.
 
 mod fault;
+mod key;
 mod lease;
 mod measure;
 mod outcome;
@@ -119,6 +120,7 @@ fn json(outcomes: &[Outcome]) -> anyhow::Result<String> {
         "overlap_ms": median.overlap_ms,
         "leader_changes": median.leader_changes,
         "lease_ms": median.lease_ms,
+        "key_freed_ms": median.key_freed_ms,
     });
     Ok(serde_json::to_string_pretty(&serde_json::json!({ "runs": outcomes, "median": summary }))?)
 }

@@ -21,6 +21,8 @@ pub struct Outcome {
     pub leader_changes: u64,
     /// The session time-out that the store had granted to the leader when the fault came.
     pub lease_ms: Option<u64>,
+    /// From the fault until the store had freed the old leader's key; `None` if it never did.
+    pub key_freed_ms: Option<u64>,
     /// The node that was the primary before, and the one that was at the end.
     pub primary_before: String,
     pub primary_after: Option<String>,
@@ -40,6 +42,7 @@ const MESSAGES: usize = 5;
 #[derive(Clone, Debug, Default)]
 pub struct Circumstances {
     pub lease: Option<Duration>,
+    pub key_freed: Option<Duration>,
     pub primary_before: String,
     pub primary_after: Option<String>,
     pub leader_changes: u64,
@@ -66,6 +69,7 @@ impl Outcome {
             overlap_ms: millis(measure::overlap(&record.inserts)),
             leader_changes: known.leader_changes,
             lease_ms: known.lease.map(millis),
+            key_freed_ms: known.key_freed.map(millis),
             primary_before: known.primary_before,
             primary_after: known.primary_after,
             direct_rows_acknowledged: record.direct().count(),

@@ -8,8 +8,17 @@ use super::fault::Fault;
 use super::measure::median;
 use super::outcome::Outcome;
 
-const TITLES: [&str; 8] =
-    ["Run", "Outage", "Client errors", "Rows acknowledged", "Rows lost", "Overlap", "Leader changes", "Lease"];
+const TITLES: [&str; 9] = [
+    "Run",
+    "Outage",
+    "Client errors",
+    "Rows acknowledged",
+    "Rows lost",
+    "Overlap",
+    "Leader changes",
+    "Lease",
+    "Key freed",
+];
 
 /// One line a run, the median of several, and what was noteworthy below it.
 pub fn text(fault: Fault, outcomes: &[Outcome]) -> String {
@@ -30,7 +39,7 @@ pub fn text(fault: Fault, outcomes: &[Outcome]) -> String {
     text
 }
 
-fn line(title: &str, outcome: &Outcome) -> [String; 8] {
+fn line(title: &str, outcome: &Outcome) -> [String; 9] {
     [
         title.to_owned(),
         outcome.outage_ms.map_or_else(|| "-".to_owned(), seconds),
@@ -40,6 +49,7 @@ fn line(title: &str, outcome: &Outcome) -> [String; 8] {
         seconds(outcome.overlap_ms),
         outcome.leader_changes.to_string(),
         outcome.lease_ms.map_or_else(|| "unknown".to_owned(), seconds),
+        outcome.key_freed_ms.map_or_else(|| "-".to_owned(), seconds),
     ]
 }
 
@@ -64,6 +74,7 @@ pub fn median_of(outcomes: &[Outcome]) -> Outcome {
         rows_lost: count(|outcome| outcome.rows_lost),
         overlap_ms: of(|outcome| outcome.overlap_ms),
         leader_changes: of(|outcome| outcome.leader_changes),
+        key_freed_ms: median(&outcomes.iter().filter_map(|outcome| outcome.key_freed_ms).collect::<Vec<u64>>()),
         lease_ms: median(&outcomes.iter().filter_map(|outcome| outcome.lease_ms).collect::<Vec<u64>>()),
         direct_rows_acknowledged: count(|outcome| outcome.direct_rows_acknowledged),
         direct_rows_lost: count(|outcome| outcome.direct_rows_lost),

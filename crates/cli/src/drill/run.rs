@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
 use super::fault::{self, Caused, Expectation, Fault};
+use super::key::KeyWatch;
 use super::lease;
 use super::measure::Term;
 use super::outcome::{Circumstances, Outcome};
@@ -60,13 +61,16 @@ pub async fn run(plan: Plan, state: &mut State, rest: &Rest, progress: &Progress
     execute(&entry, CREATE_TABLE).await.context("creating the drill's table through the entrypoint failed")?;
     let writers = Writers::start(entry.clone(), direct, plan.writers)?;
 
+    let key = KeyWatch::start(state.store_port, SCOPE).await;
     let faulted = tokio::select! {
         result = until_recovered(plan, state, &primary, rest, &writers, progress) => result,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     progress.doing("healing the fault and waiting for all members");
     let healed = fault::heal(plan.fault, state, &primary.name).await;
-    known.problems = faulted?;
+    let dealt = faulted?;
+    known.key_freed = key.and_then(|key| key.freed_after(dealt.fault));
+    known.problems = dealt.problems;
     healed?;
     match until_healthy(state, rest).await {
         Ok(members) => {
@@ -89,7 +93,14 @@ pub async fn run(plan: Plan, state: &mut State, rest: &Rest, progress: &Progress
     Ok(Outcome::count(plan.fault, &record, end, &found, known))
 }
 
-/// Causes the fault and waits until the cluster has dealt with it; answers what went wrong.
+/// What became of a fault.
+struct Dealt {
+    /// Just before it was caused.
+    fault: Instant,
+    problems: Vec<String>,
+}
+
+/// Causes the fault and waits until the cluster has dealt with it.
 async fn until_recovered(
     plan: Plan,
     state: &mut State,
@@ -97,11 +108,11 @@ async fn until_recovered(
     rest: &Rest,
     writers: &Writers,
     progress: &Progress,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<Dealt> {
     progress.doing(&format!("writing through the entrypoint with {} clients", plan.writers));
     let first = first_term(writers).await?;
     sleep(WARM_UP).await;
-    let fault_at = writers.now();
+    let (fault_at, fault) = (writers.now(), Instant::now());
     progress.doing(&format!("fault {} on {}", plan.fault.name(), primary.name));
     let caused: Caused = fault::cause(plan.fault, state, primary, rest).await?;
     let passed_at = writers.now();
@@ -118,7 +129,7 @@ async fn until_recovered(
     progress.doing("watching for a second writer");
     sleep(plan.watch).await;
     problems.extend(caused.refusal().await);
-    Ok(problems)
+    Ok(Dealt { fault, problems })
 }
 
 /// The server that the writers write to before the fault. The direct one must have reached the same.
