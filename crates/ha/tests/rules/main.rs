@@ -1,11 +1,12 @@
 //! Every rule as data: what is given, which rule decides, what it asks for.
 //!
-//! A case is a situation and the steps that change it; after each step the decision is compared. The last test checks that no
-//! rule is left without a case.
+//! A case is a situation and the steps that change it; after each step the decision is compared. No rule may be left without
+//! a case, and `docs/rules.md` must show them all.
 
 mod following;
 mod given;
 mod leading;
+mod page;
 mod without_leader;
 mod without_order;
 
