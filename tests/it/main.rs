@@ -4,6 +4,7 @@
 //! time. `make test` installs what it needs.
 
 mod ctl;
+mod demo;
 mod edges;
 mod guard;
 mod harness;

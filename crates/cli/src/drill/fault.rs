@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::demo::cluster::Rest;
 use crate::demo::processes::{Identity, marked, postgres_in, postmaster_of};
@@ -52,8 +53,9 @@ pub enum Expectation {
     SameLeader,
 }
 
-/// The store is down this long before it is started again; ZooKeeper then needs 0.3 s and more.
-const STORE_DOWN: Duration = Duration::from_millis(2500);
+/// The store is down this long before it is started again; ZooKeeper then needs 0.3 s, or more on a busy machine.
+const STORE_DOWN: Duration = Duration::from_millis(2200);
+const STORE_START_LIMIT: Duration = Duration::from_secs(30);
 const BLIP: Duration = Duration::from_secs(1);
 const BRIEF_HANG: Duration = Duration::from_secs(2);
 const LOAD: Duration = Duration::from_secs(10);
@@ -89,6 +91,8 @@ impl Fault {
 /// A fault that has been caused.
 #[derive(Debug, Default)]
 pub struct Caused {
+    /// How long the store did not answer, if it was restarted.
+    pub store_gone: Option<Duration>,
     /// The answer to the request of a switchover, which arrives when it is over.
     request: Option<JoinHandle<anyhow::Result<(u16, String)>>>,
 }
@@ -123,7 +127,7 @@ pub async fn cause(fault: Fault, state: &mut State, primary: &Node, rest: &Rest)
         }
         Fault::KillHost => kill_host(state, primary, agent)?,
         Fault::Switchover => return Ok(request_switchover(primary, rest)),
-        Fault::RestartStore => restart_store(state).await?,
+        Fault::RestartStore => return Ok(Caused { store_gone: Some(restart_store(state).await?), request: None }),
         Fault::Blip => {
             let store = store_of(state)?;
             store.signal(Signal::STOP)?;
@@ -161,20 +165,28 @@ fn kill_host(state: &State, primary: &Node, agent: Identity) -> anyhow::Result<(
 fn request_switchover(primary: &Node, rest: &Rest) -> Caused {
     let (rest, port, body) = (rest.clone(), primary.rest_port, json!({ "leader": primary.name }));
     let request = async move { rest.post(port, "/switchover", &body, SWITCHOVER_LIMIT).await };
-    Caused { request: Some(tokio::spawn(request)) }
+    Caused { request: Some(tokio::spawn(request)), store_gone: None }
 }
 
 fn store_of(state: &State) -> anyhow::Result<Identity> {
     Ok(state.store.as_ref().context("the demo has no store")?.identity)
 }
 
-async fn restart_store(state: &mut State) -> anyhow::Result<()> {
+/// Kills the store and starts it again; how long nobody could connect to it.
+async fn restart_store(state: &mut State) -> anyhow::Result<Duration> {
     let store = state.store.clone().context("the demo has no store")?;
+    let killed = Instant::now();
     store.identity.signal(Signal::KILL)?;
     sleep(STORE_DOWN).await;
     state.store = Some(store.launch.start().context("starting the store again failed")?);
     state.save()?;
-    Ok(())
+    while TcpStream::connect(("127.0.0.1", state.store_port)).await.is_err() {
+        if killed.elapsed() > STORE_DOWN + STORE_START_LIMIT {
+            bail!("the store was started again, but nobody can connect to it");
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(killed.elapsed())
 }
 
 /// `timeout` ends the loops even if the drill is killed before.

@@ -87,6 +87,13 @@ pub fn overlap(inserts: &[Insert]) -> Duration {
     shared.map(|((_, one), (_, other))| one.1.min(other.1).saturating_sub(one.0.max(other.0))).max().unwrap_or_default()
 }
 
+/// How often another server, or the same one on a new timeline, began to acknowledge. Timeline numbers may be skipped,
+/// so they are not subtracted.
+pub fn promotions<'a>(inserts: impl Iterator<Item = &'a Insert>) -> u64 {
+    let terms: BTreeSet<Term> = inserts.map(|insert| insert.term).collect();
+    u64::try_from(terms.len()).unwrap_or(u64::MAX).saturating_sub(1)
+}
+
 /// The middle value; of an even number the lower middle, so that it is a value that was measured.
 pub fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
     let mut sorted = values.to_vec();
@@ -179,6 +186,20 @@ mod tests {
         ];
         for (events, expected) in cases {
             assert_eq!(overlap(&inserts(events)), ms(*expected), "{events:?}");
+        }
+    }
+
+    #[test]
+    fn promotions_are_counted_by_server_and_timeline() {
+        let cases: &[(&[Event], u64)] = &[
+            (&[], 0),
+            (&[(1, 1, 1, 10), (1, 1, 1, 20)], 0),
+            (&[(1, 1, 1, 10), (1, 2, 2, 20), (2, 2, 2, 25)], 1),
+            // In place, and over a timeline that was reserved for somebody else.
+            (&[(1, 1, 1, 10), (1, 1, 2, 20), (1, 2, 4, 30)], 2),
+        ];
+        for (events, expected) in cases {
+            assert_eq!(promotions(inserts(events).iter()), *expected, "{events:?}");
         }
     }
 

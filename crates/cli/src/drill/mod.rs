@@ -36,7 +36,7 @@ insert is acknowledged when its answer has been read.
   Overlap         the time in which two servers acknowledged writes: from the first acknowledgement of the new primary \
 to the last one of the old, the direct client's included. Each server says in its answer which one it is. Read at the \
 client, so exact to about one round trip (below 1 ms here)
-  Leader changes  promotions (by the timeline), or a leader key that was taken anew
+  Leader changes  promotions (another server, or the same on a new timeline), or a leader key that was taken anew
   Lease           the session time-out that the store had granted to the leader
 
 A row that got an error or no answer may be there or not; it counts as neither. After the fault the drill heals what it \

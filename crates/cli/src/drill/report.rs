@@ -89,6 +89,9 @@ fn notes(fault: Fault, run: usize, outcome: &Outcome) -> String {
         " The direct client of {}: {} rows acknowledged, {} of them lost.\n",
         outcome.primary_before, outcome.direct_rows_acknowledged, outcome.direct_rows_lost
     );
+    if let Some(gone) = outcome.store_gone_ms {
+        text += &format!("  The store did not answer for {}.\n", seconds(gone));
+    }
     for (message, count) in &outcome.errors {
         text += &format!("  {count} x {message}\n");
     }

@@ -39,18 +39,12 @@ pub struct Plan {
     pub watch: Duration,
 }
 
-/// What was seen of the leader at one moment.
-#[derive(Clone, Copy, Debug)]
-struct Leadership {
-    timeline: u64,
-    epoch: Option<u64>,
-}
-
 /// Does one run on a healthy demo.
 pub async fn run(plan: Plan, state: &mut State, rest: &Rest, progress: &Progress) -> anyhow::Result<Outcome> {
     progress.doing("waiting until all members are healthy");
     let members = until_healthy(state, rest).await?;
-    let (primary, before) = leadership(state, &members, rest).await?;
+    let primary = leader(state, &members)?;
+    let epoch = rest.epoch(primary.rest_port).await;
     let mut known = Circumstances {
         lease: lease::granted(state.store_port, &format!("/service/{SCOPE}/leader")).await,
         primary_before: primary.name.clone(),
@@ -70,13 +64,14 @@ pub async fn run(plan: Plan, state: &mut State, rest: &Rest, progress: &Progress
     let healed = fault::heal(plan.fault, state, &primary.name).await;
     let dealt = faulted?;
     known.key_freed = key.and_then(|key| key.freed_after(dealt.fault));
+    known.store_gone = dealt.store_gone;
     known.problems = dealt.problems;
     healed?;
     match until_healthy(state, rest).await {
         Ok(members) => {
-            let (primary, after) = leadership(state, &members, rest).await?;
+            let primary = leader(state, &members)?;
+            known.leader_key_changed = changed(epoch, rest.epoch(primary.rest_port).await);
             known.primary_after = Some(primary.name);
-            known.leader_changes = leader_changes(before, after);
         }
         Err(error) => known.problems.push(format!("{error:#}")),
     }
@@ -97,6 +92,7 @@ pub async fn run(plan: Plan, state: &mut State, rest: &Rest, progress: &Progress
 struct Dealt {
     /// Just before it was caused.
     fault: Instant,
+    store_gone: Option<Duration>,
     problems: Vec<String>,
 }
 
@@ -128,8 +124,9 @@ async fn until_recovered(
     }
     progress.doing("watching for a second writer");
     sleep(plan.watch).await;
+    let store_gone = caused.store_gone;
     problems.extend(caused.refusal().await);
-    Ok(Dealt { fault, problems })
+    Ok(Dealt { fault, store_gone, problems })
 }
 
 /// The server that the writers write to before the fault. The direct one must have reached the same.
@@ -186,18 +183,15 @@ async fn until_healthy(state: &State, rest: &Rest) -> anyhow::Result<Vec<Member>
     }
 }
 
-async fn leadership(state: &State, members: &[Member], rest: &Rest) -> anyhow::Result<(Node, Leadership)> {
+fn leader(state: &State, members: &[Member]) -> anyhow::Result<Node> {
     let leader = members.iter().find(|member| member.is_leader()).context("the cluster has no leader")?;
     let node = state.nodes.iter().find(|node| node.name == leader.name);
-    let node = node.with_context(|| format!("the leader {} is no node of the demo", leader.name))?;
-    let timeline = leader.timeline.with_context(|| format!("the timeline of {} is unknown", leader.name))?;
-    Ok((node.clone(), Leadership { timeline, epoch: rest.epoch(node.rest_port).await }))
+    node.cloned().with_context(|| format!("the leader {} is no node of the demo", leader.name))
 }
 
-/// Each promotion begins a timeline. A leader that lost its key and took it again without a promotion changed once, too.
-fn leader_changes(before: Leadership, after: Leadership) -> u64 {
-    let key_changed = before.epoch.is_some() && after.epoch.is_some() && before.epoch != after.epoch;
-    after.timeline.saturating_sub(before.timeline).max(u64::from(key_changed))
+/// The leader key was created anew. An epoch that could not be read says nothing.
+fn changed(before: Option<u64>, after: Option<u64>) -> bool {
+    before.zip(after).is_some_and(|(before, after)| before != after)
 }
 
 async fn execute(config: &tokio_postgres::Config, sql: &str) -> Result<(), tokio_postgres::Error> {
@@ -214,23 +208,4 @@ async fn rows(config: &tokio_postgres::Config) -> Result<BTreeSet<(i32, i64)>, t
     driver.spawn(connection);
     let rows = client.query("SELECT writer, sequence FROM pgherd_drill", &[]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_leader_changes_with_its_timeline_or_its_key() {
-        let at = |timeline, epoch| Leadership { timeline, epoch };
-        for (before, after, expected) in [
-            (at(1, Some(5)), at(1, Some(5)), 0),
-            (at(1, Some(5)), at(2, Some(9)), 1),
-            (at(1, Some(5)), at(4, Some(9)), 3),
-            (at(1, Some(5)), at(1, Some(9)), 1),
-            (at(1, None), at(1, Some(9)), 0),
-        ] {
-            assert_eq!(leader_changes(before, after), expected, "{before:?} {after:?}");
-        }
-    }
 }
