@@ -84,7 +84,7 @@ fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
     if let DataDirectory::Unusable(_) = at.local.data {
         return unusable_directory(at);
     }
-    if at.local.postgres == Postgres::Orphans {
+    if at.local.postgres == Postgres::Orphans && !job::owns_processes(at) {
         return Plan::act(Rule::KillOrphans, [Action::Fence]);
     }
     if at.local.stopping {

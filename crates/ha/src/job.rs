@@ -31,6 +31,20 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Option<Plan> {
     })
 }
 
+/// Processes in the data directory without a postmaster are the job's own work: a server that is being started and has not written
+/// its number yet, or the crash recovery in single-user mode before a rewind, which may take minutes.
+pub(crate) fn owns_processes(at: &Situation<'_>) -> bool {
+    at.local.job.as_ref().is_some_and(|running| match running.job {
+        Job::StartPrimary { .. } | Job::StartStandby { .. } | Job::Restart { .. } | Job::Rewind { .. } => true,
+        Job::Initdb
+        | Job::PostBootstrap { .. }
+        | Job::Clone { .. }
+        | Job::CheckDivergence { .. }
+        | Job::Promote { .. }
+        | Job::Stop(_) => false,
+    })
+}
+
 /// The job makes or keeps a writer, and the key that it was begun under is not ours any more.
 fn unlicensed(at: &Situation<'_>, running: &JobInProgress) -> bool {
     let epoch = match &running.job {

@@ -154,6 +154,17 @@ fn server_down() -> Vec<Case> {
             Rule::KillOrphans,
             "fence",
         ),
+        case("but not the processes of a job: a server that starts, a recovery before a rewind", primary())
+            .then(
+                |g| {
+                    g.local.postgres = Postgres::Orphans;
+                    g.job(Job::StartPrimary { epoch: EPOCH })
+                },
+                Rule::JobInProgress,
+                "",
+            )
+            .then(|g| g.job(Job::Rewind { source: upstream("n2") }), Rule::JobInProgress, "")
+            .then(|g| g.job(Job::Stop(StopMode::Fast)), Rule::KillOrphans, "fence"),
         case("a start that takes too long gives the key up", primary())
             .then(
                 |g| {
