@@ -180,6 +180,12 @@ impl Situation<'_> {
         self.permit.allows_writer(self.now.boot)
     }
 
+    /// The newest proof is so old that the store may have freed the key, whatever a server of it that is cut off still shows. Where
+    /// there is a guard, it has killed the writer before.
+    pub fn lease_is_over(&self, epoch: Epoch) -> bool {
+        self.local.lease.is_some_and(|lease| lease.epoch == epoch && self.now.boot >= lease.end())
+    }
+
     /// Wake up soon, to look again.
     pub fn soon(&self, after: Duration, reason: WakeReason) -> Wake {
         Wake { at: self.now.boot + after, reason }

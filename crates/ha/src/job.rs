@@ -15,6 +15,11 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Option<Plan> {
     if !at.paused && unlicensed(at, running) {
         return Some(Plan::act(Rule::PermitOver, [Action::Fence]));
     }
+    if let Standing::Mine(epoch) = at.standing
+        && (!at.paused && at.local.is_writer() && at.lease_is_over(epoch))
+    {
+        return Some(Plan::act(Rule::PermitOver, [Action::Fence]));
+    }
     if let (Standing::Mine(epoch), Job::StartPrimary { .. }) = (at.standing, &running.job)
         && at.now.boot.since(running.since) > at.settings.primary_start_timeout
         && leader::another_could_lead(at)

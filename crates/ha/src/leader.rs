@@ -22,10 +22,11 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Pla
     match &at.local.postgres {
         Postgres::Stopped => server_down(at, memory, epoch),
         Postgres::Starting { since } => starting(at, memory, epoch, *since),
+        _ if at.local.is_writer() && at.lease_is_over(epoch) => Plan::act(Rule::PermitOver, [Action::Fence]),
         _ if !at.local.guarded => Plan::act(Rule::WaitForGuard, [Action::Guard, Action::Renew { epoch }]),
         _ if !at.permitted() => Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
             .wake(at.soon(at.settings.retry_timeout / 4, WakeReason::Retry)),
-        Postgres::Silent { .. } => Plan::wait(Rule::Lead),
+        Postgres::Silent { since, .. } => silent(at, memory, epoch, *since),
         Postgres::Running(running) if running.in_recovery => promote(at, memory, epoch),
         Postgres::Running(running) => lead(at, memory, epoch, running),
         Postgres::Orphans => Plan::act(Rule::KillOrphans, [Action::Fence]),
@@ -72,6 +73,27 @@ fn starting(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) 
         Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
     };
     plan.wake(at.soon(Duration::from_millis(50), WakeReason::Settling))
+}
+
+/// A server that does not answer may be busy, so it keeps the key for as long as one that starts may. One that was told to stop in
+/// order and has not (a hung `archive_command` holds it up for ever) serves nobody any more: it is ended as in a crash, and
+/// started again.
+fn silent(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) -> Plan {
+    let stop_failed = at
+        .local
+        .last(|job| matches!(job, Job::Stop(_)))
+        .is_some_and(|last| last.outcome == JobOutcome::Failed && last.at >= since);
+    if stop_failed {
+        let request = at.view.failover.as_ref().filter(|key| !key.value.is_empty());
+        let clear = request.map(|key| Action::ClearFailover { version: key.version });
+        let stop = Action::Run(Job::Stop(StopMode::Immediate));
+        return Plan::act(Rule::StopHangs, clear.into_iter().chain([stop]));
+    }
+    if at.now.boot.since(since) > at.settings.primary_start_timeout && another_could_lead(at) {
+        memory.give_up = Some(epoch);
+        return Plan::act(Rule::PrimarySilent, [Action::Run(Job::Stop(StopMode::Immediate))]);
+    }
+    Plan::wait(Rule::Lead)
 }
 
 /// Nothing that can wait comes before the promotion.

@@ -51,6 +51,8 @@ rules! {
     StartStandbyToPromote "the key is ours and the directory is a standby's: starting it as a standby first";
     PrimaryStarting "the primary's server is starting";
     PrimaryStartTimeout "the primary's server did not start in time and another node can lead: giving up the key";
+    PrimarySilent "the primary's server has not answered for too long and another node can lead: giving up the key";
+    StopHangs "the server was told to stop in order and has not: killing it";
     PrimaryStartFailed "the primary's server could not be started: giving up the key";
     // Switchover.
     SwitchoverDone "the requested change of leader has been made: clearing the request";

@@ -2,7 +2,7 @@
 
 use crate::action::{Action, Job, StopMode};
 use crate::agent::{Memory, Plan, Situation, Standing};
-use crate::local::Postgres;
+use crate::local::{JobOutcome, Postgres};
 use crate::rule::Rule;
 use crate::switchover;
 
@@ -14,7 +14,13 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
     match (&at.local.job, &at.local.postgres) {
         (Some(running), _) if matches!(running.job, Job::Stop(_)) => Plan::wait(Rule::JobInProgress),
         (_, Postgres::Running(_) | Postgres::Starting { .. } | Postgres::Silent { .. }) => {
-            let mode = if leads && at.reachable { StopMode::Planned } else { StopMode::Fast };
+            let last = at.local.last(|job| matches!(job, Job::Stop(_)));
+            let mode = match last.map(|last| last.outcome) {
+                // A hung `archive_command`, say, holds an orderly stop up for ever.
+                Some(JobOutcome::Failed) if at.local.running().is_none() => StopMode::Immediate,
+                _ if leads && at.reachable => StopMode::Planned,
+                _ => StopMode::Fast,
+            };
             Plan::act(Rule::StopServer, [Action::Run(Job::Stop(mode))])
         }
         (_, Postgres::Orphans) => Plan::act(Rule::KillOrphans, [Action::Fence]),

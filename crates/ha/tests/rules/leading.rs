@@ -70,7 +70,20 @@ fn leading() -> Vec<Case> {
             Rule::ProveLease,
             "renew",
         ),
-        case("a proof that has run out is no permit", primary()).then(|g| g.pass(6_000), Rule::ProveLease, "renew"),
+        case("a proof that has run out is no permit, and in the end no writer is left without one", primary())
+            .then(|g| g.pass(5_500), Rule::ProveLease, "renew")
+            .then(|g| g.pass(499), Rule::ProveLease, "renew")
+            .then(|g| g.pass(1), Rule::PermitOver, "fence"),
+        case("nor in the middle of a job, whatever a server of the store that is cut off still shows", primary())
+            .then(
+                |g| {
+                    g.job(Job::Stop(StopMode::Planned));
+                    g.pass(5_999)
+                },
+                Rule::JobInProgress,
+                "renew",
+            )
+            .then(|g| g.pass(1), Rule::PermitOver, "fence"),
         case("nobody leads without a guard", primary()).then(
             |g| g.local.guarded = false,
             Rule::WaitForGuard,
@@ -81,6 +94,45 @@ fn leading() -> Vec<Case> {
             Rule::Lead,
             "",
         ),
+        case("a server that does not answer for too long gives the key up", primary())
+            .then(
+                |g| {
+                    g.settings.primary_start_timeout = Duration::from_secs(5);
+                    g.local.postgres = Postgres::Silent { since: g.now().boot, in_recovery: false }
+                },
+                Rule::Lead,
+                "",
+            )
+            .then(
+                |g| {
+                    g.pass(5_001);
+                    g.renew()
+                },
+                Rule::PrimarySilent,
+                "stop immediate",
+            )
+            .then(|g| g.stop_server(ControlState::InProduction), Rule::PrimaryStartFailed, "release"),
+        case("a switchover whose stop hangs is called off and the server killed, to start again", primary())
+            .then(
+                |g| {
+                    g.ask_for(Some("n1"), Some("n3"));
+                    g.local.postgres = Postgres::Silent { since: g.now().boot, in_recovery: false };
+                    g.pass(1_000);
+                    g.renew();
+                    g.ended(Job::Stop(StopMode::Planned), JobOutcome::Failed)
+                },
+                Rule::StopHangs,
+                "clear request, stop immediate",
+            )
+            .then(
+                |g| {
+                    g.view.failover = None;
+                    g.stop_server(ControlState::InProduction)
+                },
+                Rule::RestartCrashedPrimary,
+                "start as primary",
+            )
+            .then(|g| g.local.postgres = Postgres::Silent { since: Boot::NEVER, in_recovery: false }, Rule::Lead, ""),
         case("the permit ends while a job runs and another leads", primary()).then(
             |g| {
                 g.job(Job::PostBootstrap { epoch: EPOCH });

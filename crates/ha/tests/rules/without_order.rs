@@ -1,6 +1,6 @@
 //! No store, a paused cluster, an agent that is told to stop.
 
-use pgherd_ha::{Boot, ControlState, DataDirectory, Job, Postgres, Rule, StopMode};
+use pgherd_ha::{Boot, ControlState, DataDirectory, Job, JobOutcome, Postgres, Request, Rule, StopMode};
 
 use crate::given::{Case, as_given, blank, case, leaderless, primary, replica};
 
@@ -143,6 +143,15 @@ fn stopping() -> Vec<Case> {
             |g| g.local.stopping = true,
             Rule::StopServer,
             "stop planned",
+        ),
+        case("an orderly stop that hangs is followed by an immediate one", primary()).then(
+            |g| {
+                g.local.stopping = true;
+                g.local.postgres = Postgres::Silent { since: Boot::ZERO, in_recovery: false };
+                g.ended(Job::Stop(StopMode::Planned), JobOutcome::Failed)
+            },
+            Rule::StopServer,
+            "stop immediate",
         ),
         case("a lone primary releases the key and ends", primary())
             .then(
