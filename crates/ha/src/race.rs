@@ -66,7 +66,9 @@ fn standby(at: &Situation<'_>, memory: &mut Memory, race: Race, running: &Runnin
     if !at.local.guarded {
         return Plan::act(Rule::WaitForGuard, [Action::Guard]);
     }
-    let request = at.view.failover_request();
+    // A switchover that is planned for later says nothing about a leader that is lost today.
+    let due = |request: &&FailoverKey| request.scheduled_at.is_none_or(|due| due <= at.now.wall);
+    let request = at.view.failover_request().filter(due);
     if request.is_some_and(|request| request.member.as_deref() == Some(at.me())) {
         return Plan::act(Rule::CandidateAcquire, [Action::Acquire]);
     }

@@ -19,7 +19,8 @@ fn restart(at: &Situation<'_>) -> Plan {
         Standing::Other(_) | Standing::Nobody => None,
     };
     match &at.local.postgres {
-        Postgres::Running(running) if running.in_recovery || epoch.is_some() || at.paused => Plan::act(
+        // A primary without the key has no epoch to be started again under, and would come back as a standby.
+        Postgres::Running(running) if running.in_recovery || epoch.is_some() => Plan::act(
             Rule::OperatorRestart,
             [Action::Run(Job::Restart { epoch: epoch.filter(|_| !running.in_recovery) })],
         ),

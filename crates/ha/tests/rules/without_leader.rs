@@ -167,6 +167,14 @@ fn named_candidates() -> Vec<Case> {
             Rule::CandidateAcquire,
             "acquire",
         ),
+        case("not for a switchover that is planned for later", leaderless()).then(
+            |g| {
+                g.ask_for(Some("n2"), Some("n1"));
+                g.schedule(60)
+            },
+            Rule::RaceAskPeers,
+            "ask n3",
+        ),
         case("the others wait for it, for a while", leaderless())
             .then(|g| g.ask_for(Some("n2"), Some("n3")), Rule::RaceYield, "")
             .then(|g| g.pass(10_000), Rule::RaceAskPeers, "ask n3"),

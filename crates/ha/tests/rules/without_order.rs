@@ -90,6 +90,14 @@ fn paused() -> Vec<Case> {
             Rule::PausedKeepPrimary,
             "",
         ),
+        case("it is not restarted, which would make it a standby", with_pause(replica())).then(
+            |g| {
+                g.running().in_recovery = false;
+                g.local.request = Some(Request::Restart)
+            },
+            Rule::RequestRefused,
+            "refuse",
+        ),
         case("and takes the key when nobody has it", with_pause(primary())).then(
             |g| g.view.leader = None,
             Rule::PausedTakeKey,
