@@ -16,6 +16,10 @@ use std::time::Duration;
 /// Killing every process of a server takes 20 to 180 ms for some hundreds; more than this means that one is stuck in the kernel.
 const KILL: Duration = Duration::from_secs(5);
 
+/// A decision to lead is made of positions that are this old at most when it is carried out. Between the two there is nothing to
+/// wait for; a busy machine takes some 100 ms.
+const STALE: Duration = Duration::from_secs(1);
+
 impl Daemon {
     /// `Ok(true)`: the next decision must see what has changed, at once.
     pub(super) async fn execute(&mut self, action: &Action) -> Result<bool, String> {
@@ -63,7 +67,10 @@ impl Daemon {
             Action::WriteInitialize { epoch, .. }
             | Action::WriteConfig { epoch }
             | Action::WriteStatus { epoch, .. }
-            | Action::WriteHistory { epoch } => *epoch,
+            | Action::WriteHistory { epoch }
+            | Action::Run(Job::StartPrimary { epoch } | Job::Promote { epoch } | Job::PostBootstrap { epoch }) => {
+                *epoch
+            }
             _ => return Ok(()),
         };
         match self.lease.lease() {
@@ -87,6 +94,11 @@ impl Daemon {
 
     async fn acquire(&mut self) -> Result<bool, String> {
         match self.store.acquire().await.map_err(text)? {
+            // The process was stopped in between: who was ahead then says nothing about now.
+            Acquired::Ours(lease) if lease.sent.since(self.memory.decided) > STALE => {
+                tracing::warn!("took the leader key by a decision that was too old; giving it back");
+                self.store.release(lease.epoch).await.map_err(text)?;
+            }
             Acquired::Ours(lease) => {
                 tracing::info!("took the leader key, epoch {}, granted {} ms", lease.epoch, lease.granted.as_millis());
                 self.lease.hold(lease.epoch);

@@ -73,6 +73,8 @@ pub struct Memory {
     pub view: Option<Arc<View>>,
     pub view_loaded: Boot,
     pub reachable: bool,
+    /// When the decision that is carried out was made.
+    pub decided: Boot,
     pub last_job: Option<JobResult>,
     pub claimed_initialize: bool,
     pub following: Option<pgherd_ha::Upstream>,
@@ -144,6 +146,7 @@ impl Daemon {
         self.after_observation(&postgres);
         let local = self.local(postgres, data);
         let now = pgherd_dcs::now();
+        self.memory.decided = now.boot;
         let decision = self.decide(&local, now);
         if let Permit::Until { epoch, .. } | Permit::Paused { epoch: Some(epoch) } = decision.permit {
             self.lease.hold(epoch);
