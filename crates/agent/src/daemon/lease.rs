@@ -53,8 +53,9 @@ pub struct Watch {
 struct AtomicInstant(AtomicU64);
 
 impl AtomicInstant {
-    fn set(&self, instant: Boot) {
-        self.0.store(u64::try_from(instant.0.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    /// Never goes back.
+    fn advance(&self, instant: Boot) {
+        self.0.fetch_max(u64::try_from(instant.0.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     fn get(&self) -> Boot {
@@ -65,12 +66,13 @@ impl AtomicInstant {
 impl Watch {
     /// The daemon has finished a round.
     pub fn round_done(&self, now: Boot) {
-        self.round.set(now);
+        self.round.advance(now);
     }
 
-    /// A write to the data directory has reached the disk, or there is no server whose disk matters.
+    /// A write to the data directory has reached the disk, or there is no server whose disk matters. The probe of a server that
+    /// has just been started may not have had its turn yet: until then the latter counts.
     pub fn disk_answered(&self, at: Boot) {
-        self.probe.set(at);
+        self.probe.advance(at);
     }
 
     /// Both have been seen within one lease.
@@ -315,6 +317,8 @@ mod tests {
         assert!(!watch.may_renew(Boot::from_millis(18_001)), "the disk is silent");
         watch.disk_answered(Boot::from_millis(18_001));
         assert!(watch.may_renew(Boot::from_millis(18_001)));
+        watch.disk_answered(Boot::ZERO);
+        assert!(watch.may_renew(Boot::from_millis(26_000)), "a probe that has never run takes nothing back");
         assert!(!watch.may_renew(Boot::from_millis(26_001)), "the daemon is silent");
     }
 }

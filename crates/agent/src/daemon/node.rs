@@ -11,6 +11,7 @@ use pgherd_ha::{Boot, ControlFile, ControlState, DataDirectory, Lsn, Running, Ti
 use crate::guard::{Attached, Guard, GuardError, Process, attach, scan};
 use crate::postgres::{
     self, ClusterState, Connection, ControlData, Error, Marker, Observation, Purpose, Server, data_directory,
+    postmaster::PidFile,
 };
 
 /// A server that does not answer its heartbeat in this time counts as silent for the round; the round must go on.
@@ -153,6 +154,9 @@ impl Node {
 
     async fn ask(&mut self) -> pgherd_ha::Postgres {
         let asked = boot_now();
+        if self.seen.is_none() && self.lets_nobody_in() {
+            return pgherd_ha::Postgres::Starting { since: self.starting_since.unwrap_or(asked) };
+        }
         let answer = tokio::time::timeout(HEARTBEAT, self.connection.observe()).await;
         match answer {
             Ok(Ok(seen)) => {
@@ -170,6 +174,12 @@ impl Node {
                 self.no_answer(asked, &Error::Deadline { operation: "the heartbeat query".into(), limit: HEARTBEAT })
             }
         }
+    }
+
+    /// The server says so itself in its pid file; knocking would cost it a process and a line in its log each time.
+    fn lets_nobody_in(&self) -> bool {
+        let status = PidFile::read(&self.server.data_dir).and_then(|file| file.status);
+        matches!(status.as_deref(), Some("starting" | "standby"))
     }
 
     fn no_answer(&mut self, asked: Boot, error: &Error) -> pgherd_ha::Postgres {
