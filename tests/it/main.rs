@@ -8,6 +8,7 @@ mod demo;
 mod edges;
 mod guard;
 mod harness;
+mod lab;
 mod postgres;
 mod privileges;
 mod proxy;
