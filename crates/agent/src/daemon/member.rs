@@ -98,10 +98,24 @@ pub fn role(local: &Local) -> Role {
     }
 }
 
+/// `None`: it takes no sessions. A server that is late with its heartbeat is busy: its sessions go on, and cutting them would
+/// make an overload an outage. Unless it is being taken down, or is dead and its guard is burying it.
+fn in_recovery(local: &Local, node: &Node) -> Option<bool> {
+    let going_down = local.job.as_ref().is_some_and(|running| running.job.takes_server_down());
+    match &local.postgres {
+        Postgres::Running(running) => Some(running.in_recovery),
+        Postgres::Silent { in_recovery, .. } => {
+            let runs = node.postmaster.as_ref().is_some_and(|postmaster| postmaster.runs());
+            (runs && !going_down).then_some(*in_recovery)
+        }
+        Postgres::Stopped | Postgres::Orphans | Postgres::Starting { .. } => None,
+    }
+}
+
 /// The route of this node. `permit_ms` is filled in when a line is sent.
 pub fn route(identity: &Identity, local: &Local, node: &Node, view: Option<&View>, permit: Permit) -> NodeRoute {
-    let running = local.running();
-    let leads = running.is_some_and(|running| !running.in_recovery);
+    let running = in_recovery(local, node);
+    let leads = running == Some(false);
     let position = node.seen.as_ref().filter(|_| running.is_some()).and_then(|seen| match &seen.standby {
         Some(standby) => standby.replay_lsn,
         None => seen.flush_lsn,
@@ -112,7 +126,7 @@ pub fn route(identity: &Identity, local: &Local, node: &Node, view: Option<&View
         scope: identity.scope.clone(),
         address: identity.address.clone(),
         running: running.is_some(),
-        in_recovery: running.map(|running| running.in_recovery),
+        in_recovery: running,
         epoch: if leads { permit.epoch() } else { None },
         permit_ms: None,
         paused: matches!(permit, Permit::Paused { .. }),
