@@ -39,6 +39,14 @@ impl Postmaster {
         }
     }
 
+    /// The postmaster itself; its guard lives on until the last process of the server is gone.
+    pub fn runs(&self) -> bool {
+        match self {
+            Postmaster::Guarded(guard) => guard.postmaster_is_alive(),
+            Postmaster::Unguarded(process) => process.is_alive(),
+        }
+    }
+
     /// The guard, while it lives.
     pub fn guard(&self) -> Option<&Arc<Guard>> {
         match self {

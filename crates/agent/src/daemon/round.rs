@@ -122,7 +122,8 @@ impl Daemon {
     pub(super) async fn run(mut self) -> Result<(), String> {
         loop {
             match self.round().await {
-                Round::Again => {}
+                // What has come meanwhile is taken in all the same: a signal, or a job's end, is not put off by actions that repeat.
+                Round::Again => self.wait(boot_now()).await,
                 Round::Wait(until) => self.wait(until).await,
                 Round::Exit(result) => {
                     self.finish().await;
@@ -330,8 +331,9 @@ impl Daemon {
         let postmaster = self.node.postmaster.clone();
         let ends = async {
             match &postmaster {
-                Some(postmaster) => postmaster.exit().await,
-                None => std::future::pending().await,
+                // Dead already, and its guard is still at work on what it left: the guard's end is the news.
+                Some(postmaster) if postmaster.runs() || !postmaster.is_alive() => postmaster.exit().await,
+                _ => std::future::pending().await,
             }
         };
         let guard_ends = async {
