@@ -120,7 +120,7 @@ pub(crate) fn lead(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, runnin
     if let Some(plan) = switchover::requested(at, memory, running) {
         return plan;
     }
-    let mut actions = Vec::new();
+    let mut actions = Vec::from_iter(missing_config(at, epoch));
     let status_due = at.now.boot.since(memory.status_written) >= at.settings.loop_wait;
     if status_due && at.view.status.optime != running.position {
         memory.status_written = at.now.boot;
@@ -138,14 +138,17 @@ pub(crate) fn lead(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, runnin
 
 /// The keys that every cluster has.
 fn announce(at: &Situation<'_>, epoch: Epoch) -> Option<Plan> {
-    let mut actions = Vec::new();
-    if at.view.system_id().is_none() {
-        actions.push(Action::WriteInitialize { epoch, system_id: at.local.control()?.system_id });
+    if at.view.system_id().is_some() {
+        return None;
     }
-    if at.view.config.is_none() {
-        actions.push(Action::WriteConfig { epoch });
-    }
-    (!actions.is_empty()).then(|| Plan::act(Rule::AnnounceCluster, actions))
+    let identity = Action::WriteInitialize { epoch, system_id: at.local.control()?.system_id };
+    Some(Plan::act(Rule::AnnounceCluster, [identity].into_iter().chain(missing_config(at, epoch))))
+}
+
+/// `config` is also missing while it holds what is no configuration, which is not ours to overwrite; so this never keeps the leader
+/// from its other duties.
+fn missing_config(at: &Situation<'_>, epoch: Epoch) -> Option<Action> {
+    at.view.config.is_none().then_some(Action::WriteConfig { epoch })
 }
 
 fn history_is_behind(at: &Situation<'_>, timeline: Timeline) -> bool {

@@ -65,6 +65,11 @@ fn leading() -> Vec<Case> {
             Rule::AnnounceCluster,
             "write initialize, write config",
         ),
+        case("a configuration that cannot be read keeps nobody from leading", primary()).then(
+            |g| g.view.config = None,
+            Rule::Lead,
+            "write config, slots n2+n3",
+        ),
         case("a key without a proof is proven before anything else", primary()).then(
             |g| g.local.lease = None,
             Rule::ProveLease,
