@@ -37,6 +37,9 @@ pub struct LeaseState {
     /// Wakes the daemon: the lease was lost.
     pub lost: Notify,
     interval_millis: AtomicU64,
+    ttl_millis: AtomicU64,
+    /// What a session was granted before `ttl` was lowered, 0 for none: a proof of it counts for the new `ttl` only.
+    outdated_millis: AtomicU64,
 }
 
 /// The signs of life that a renewal depends on.
@@ -93,6 +96,8 @@ impl LeaseState {
             kick: Notify::new(),
             lost: Notify::new(),
             interval_millis: AtomicU64::new(500),
+            ttl_millis: AtomicU64::new(0),
+            outdated_millis: AtomicU64::new(0),
         };
         state.watch.round_done(boot_now());
         state.watch.disk_answered(boot_now());
@@ -105,6 +110,24 @@ impl LeaseState {
         // Half a second at most: of a permit of some 5 s, an outage of the store may then take all but one interval.
         self.interval_millis.store(millis(loop_wait / 2).clamp(100, 500), Ordering::SeqCst);
         self.watch.tolerance.store(millis(ttl), Ordering::SeqCst);
+        let before = self.ttl_millis.swap(millis(ttl), Ordering::SeqCst);
+        let Some(lease) = self.lease().filter(|_| millis(ttl) < before) else {
+            if millis(ttl) > before {
+                self.outdated_millis.store(0, Ordering::SeqCst);
+            }
+            return;
+        };
+        // A shorter session is asked for after this: from then on the store may free the key sooner than the proof at hand says.
+        self.outdated_millis.store(millis(lease.granted), Ordering::SeqCst);
+        self.take(self.capped(lease));
+    }
+
+    fn capped(&self, lease: Lease) -> Lease {
+        let outdated = Duration::from_millis(self.outdated_millis.load(Ordering::SeqCst));
+        if outdated.is_zero() || lease.granted < outdated {
+            return lease;
+        }
+        Lease { granted: lease.granted.min(Duration::from_millis(self.ttl_millis.load(Ordering::SeqCst))), ..lease }
     }
 
     pub fn lease(&self) -> Option<Lease> {
@@ -130,6 +153,11 @@ impl LeaseState {
         if !newer || self.held.load(Ordering::SeqCst) != lease.epoch.0 {
             return;
         }
+        self.take(self.capped(lease));
+    }
+
+    /// Keeps the proof, and brings what it permits into force.
+    fn take(&self, lease: Lease) {
         self.lease.store(Some(Arc::new(lease)));
         let prolong = |permit: &Arc<Permit>| match **permit {
             Permit::Until { epoch, .. } if epoch == lease.epoch => Arc::new(Permit::from_lease(&lease)),
@@ -172,9 +200,15 @@ impl LeaseState {
     }
 
     fn inform_guard(&self) {
-        if let Some(page) = self.page.load().as_ref() {
+        let Some(page) = self.page.load_full() else { return };
+        loop {
+            let permit = self.permit.load_full();
             // Refused when the guard has begun to kill; the daemon sees the server go.
-            let _ = write_page(page, **self.permit.load());
+            let _ = write_page(&page, *permit);
+            // The other thread may have stored and written a newer one before we wrote: the newest must be the last.
+            if Arc::ptr_eq(&permit, &self.permit.load_full()) {
+                return;
+            }
         }
     }
 }
@@ -293,6 +327,26 @@ mod tests {
         state.proven(lease(1, 2_000));
         state.permit(Permit::from_lease(&lease(1, 1_500)));
         assert_eq!(**state.permit.load(), Permit::from_lease(&lease(1, 2_000)));
+    }
+
+    #[test]
+    fn a_shorter_ttl_shortens_the_permit_before_the_session_is_asked_for() {
+        let state = LeaseState::new();
+        let (second, long) = (Duration::from_secs(1), Lease { granted: Duration::from_secs(30), ..lease(1, 1_000) });
+        state.set_times(30 * second, second);
+        state.hold(Epoch(1));
+        state.permit(Permit::from_lease(&long));
+        state.proven(long);
+        state.set_times(8 * second, second);
+        assert_eq!(**state.permit.load(), Permit::from_lease(&lease(1, 1_000)));
+        state.proven(Lease { sent: Boot::from_millis(2_000), ..long });
+        assert_eq!(state.lease(), Some(lease(1, 2_000)), "an answer of the longer session does not count for more");
+        let floor = Lease { granted: 10 * second, ..lease(1, 2_500) };
+        state.proven(floor);
+        assert_eq!(state.lease(), Some(floor), "what the store grants counts, be it more than was asked for");
+        state.set_times(30 * second, second);
+        state.proven(Lease { sent: Boot::from_millis(3_000), ..long });
+        assert_eq!(state.lease().map(|lease| lease.granted), Some(long.granted));
     }
 
     #[test]
