@@ -192,7 +192,9 @@ impl Daemon {
     }
 
     fn after_observation(&mut self, postgres: &Postgres) {
-        if *postgres == Postgres::Stopped || self.node.postmaster.is_none() {
+        // A job may have licensed a server that it is starting since we looked: its page is not to be lost.
+        let busy = self.jobs.in_progress().is_some();
+        if !busy && (*postgres == Postgres::Stopped || self.node.postmaster.is_none()) {
             self.lease.forget_page();
         }
         // Only a running server's disk can be wedged in a way that matters for the lease.
@@ -201,12 +203,17 @@ impl Daemon {
         } else {
             self.lease.watch.disk_answered(self.jobs.probe.last_success());
         }
-        // A primary that was found running: its guard follows the permit as soon as there is one.
-        if let (Postgres::Running(running), Some(guard)) =
-            (postgres, self.node.postmaster.as_ref().and_then(|postmaster| postmaster.guard()))
-            && !running.in_recovery
-        {
-            self.lease.watch_page(guard.page());
+        // A primary that was found running: its guard follows the permit as soon as there is one. So does that of a server which lets
+        // nobody in yet and was licensed by a former agent: it is a primary in its crash recovery.
+        let Some(guard) = self.node.postmaster.as_ref().and_then(|postmaster| postmaster.guard()) else { return };
+        let page = guard.page();
+        let writer = match postgres {
+            Postgres::Running(running) => !running.in_recovery,
+            Postgres::Starting { .. } => page.deadline().is_some_and(|deadline| deadline < Boot::NEVER),
+            Postgres::Silent { .. } | Postgres::Stopped | Postgres::Orphans => false,
+        };
+        if writer {
+            self.lease.watch_page(page);
         }
     }
 
