@@ -1,7 +1,7 @@
 //! Carrying out the short actions of a decision. An action that needs the lease is refused when the lease is of another epoch.
 
 use pgherd_dcs::{Acquired, Expect, Key, Written, boot_now};
-use pgherd_ha::{Action, Epoch, FailoverKey, Job, Peer, PeerAnswer, PeerPoll, Role, Status};
+use pgherd_ha::{Action, Epoch, FailoverKey, Job, Peer, PeerAnswer, PeerPoll, Permit, Role, Status};
 use serde_json::{Map, Value};
 
 use super::jobs::Context;
@@ -32,7 +32,11 @@ impl Daemon {
             }
             Action::WriteConfig { .. } => {
                 let config = pgherd_dcs::layout::compact(&Value::Object(self.current.bootstrap_config()));
-                self.write(Key::Config, &config, Expect::Absent).await?;
+                // There after all: another has written it, or it is no configuration at all. That is the operator's to mend, and no
+                // reason to leave the leader's other duties.
+                if let Written::Conflict = self.store.write(Key::Config, &config, Expect::Absent).await.map_err(text)? {
+                    tracing::debug!("the key `config` is there and is left as it is");
+                }
             }
             Action::Acquire => return self.acquire().await,
             Action::Renew { epoch } => self.renew(*epoch).await?,
@@ -118,10 +122,11 @@ impl Daemon {
         Ok(())
     }
 
-    /// Only once no process of the server is left.
+    /// Only once no process of the server is left, or while it is a standby that nothing is about to promote.
     async fn release(&mut self, epoch: Epoch) -> Result<(), String> {
         let left = scan::processes_of(&self.node.server.data_dir).map_or(0, |left| left.len());
-        if left > 0 {
+        let standby = self.node.seen.as_ref().is_some_and(|seen| seen.in_recovery) && self.jobs.in_progress().is_none();
+        if left > 0 && !standby {
             return Err(format!("the leader key is not released: {left} processes of PostgreSQL are left"));
         }
         self.lease.let_go();
@@ -217,7 +222,15 @@ impl Daemon {
             Attached::Unguarded(process) => process,
         };
         let exe = std::path::Path::new("/proc/self/exe");
-        let guard = Guard::adopt(data_dir, process.pid(), pgherd_ha::Boot::NEVER, exe).await;
+        let standby = self.node.seen.as_ref().is_some_and(|seen| seen.in_recovery);
+        // Should this agent end before it has told the new guard of its permit, a primary must not be left without an end.
+        let deadline = match **self.lease.permit.load() {
+            _ if standby => pgherd_ha::Boot::NEVER,
+            Permit::Paused { .. } => pgherd_ha::Boot::NEVER,
+            Permit::Until { deadline, .. } => deadline,
+            Permit::None => boot_now() + self.current.dynamic.timing.ttl,
+        };
+        let guard = Guard::adopt(data_dir, process.pid(), deadline, exe).await;
         let guard = guard.map_err(|error| format!("PostgreSQL cannot be given a guard and will not lead: {error}"))?;
         tracing::info!("gave the running PostgreSQL a guard (process {})", guard.pid().as_raw_pid());
         self.node.guarded(Arc::new(guard));
