@@ -39,7 +39,7 @@ pub fn member(identity: &Identity, local: &Local, node: &Node, paused: bool) -> 
         role: role(local),
         version: PATRONI_VERSION.into(),
         pgherd: Some(env!("CARGO_PKG_VERSION").into()),
-        tags: identity.tags.clone(),
+        tags: tags(identity, node),
         xlog_location: seen.and_then(|seen| seen.position()),
         replay_lsn: standby.and_then(|standby| nonzero(standby.replay_lsn)),
         receive_lsn: standby.and_then(|standby| nonzero(standby.receive_lsn)),
@@ -50,6 +50,16 @@ pub fn member(identity: &Identity, local: &Local, node: &Node, paused: bool) -> 
         pause: paused,
         extra,
     }
+}
+
+/// What the others see of this node's tags. A node that must not be promoted for now says so: they would wait for ever for one that
+/// is ahead of them and does not take the key.
+pub fn tags(identity: &Identity, node: &Node) -> Map<String, Value> {
+    let mut tags = identity.tags.clone();
+    if node.unproven {
+        tags.insert("nofailover".into(), true.into());
+    }
+    tags
 }
 
 pub fn state(local: &Local) -> MemberState {

@@ -165,7 +165,7 @@ fn snapshot(facts: &Facts<'_>) -> Snapshot {
         paused: memory.view.as_ref().is_some_and(|view| view.is_paused()),
         failsafe_active: false,
         dcs_last_seen: memory.seen_seconds,
-        tags: current.identity.tags.clone(),
+        tags: member::tags(&current.identity, node),
         system_id: local.control().map(|control| control.system_id),
         pending_restart: pending_restart(node),
         scheduled_restart: facts.scheduled.cloned(),
