@@ -36,6 +36,8 @@ const CHECKPOINT_BEFORE: Duration = Duration::from_secs(5);
 const CHECKPOINT: Duration = Duration::from_secs(600);
 /// Patroni's `pg_ctl_timeout`: an orderly stop that takes longer is a failure, and the decision is made anew.
 const STOP: Duration = Duration::from_secs(60);
+/// An immediate stop takes 20 to 170 ms; a postmaster that is stopped (SIGSTOP) or wedged does not hear of it at all.
+const IMMEDIATE: Duration = Duration::from_secs(5);
 /// A walsender whose standby does not answer within this time would hold up a fast stop (`postgres-facts` 13).
 const STANDBY_ANSWERS: Duration = Duration::from_secs(1);
 /// Crash recovery of a former primary before it is rewound: as long as PostgreSQL may take to replay what it wrote since its last checkpoint.
@@ -368,8 +370,15 @@ async fn stop_server(context: &Context, mode: StopMode) -> Result<(), String> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let late = || format!("PostgreSQL has not stopped within {} s", STOP.as_secs());
-    tokio::time::timeout(STOP, gone).await.map_err(|_| late())
+    let limit = if mode == StopMode::Immediate { IMMEDIATE } else { STOP };
+    match tokio::time::timeout(limit, gone).await {
+        Ok(()) => Ok(()),
+        Err(_) if mode == StopMode::Immediate => {
+            tracing::warn!("PostgreSQL does not obey an immediate stop: killing it");
+            scan::kill_all(&context.server.data_dir, IMMEDIATE).await.map(drop).map_err(|error| error.to_string())
+        }
+        Err(_) => Err(format!("PostgreSQL has not stopped within {} s", limit.as_secs())),
+    }
 }
 
 /// What makes the stop short: little left to write, and nobody to wait for. Failures only make it longer.
