@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::jobs::Context;
 use super::node::Postmaster;
-use super::round::{Daemon, is_news};
+use super::round::Daemon;
 use super::{history, slots};
 use crate::guard::{Attached, Guard, attach, scan};
 use crate::postgres::Recovery;
@@ -286,4 +286,20 @@ fn peer_answer(answer: &crate::api::PeerAnswer) -> Option<PeerAnswer> {
 
 fn text(error: pgherd_dcs::StoreError) -> String {
     error.to_string()
+}
+
+/// Whether an action asks for another look at once.
+fn is_news(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::ClaimInitialize
+            | Action::RemoveClaim
+            | Action::WriteInitialize { .. }
+            | Action::Acquire
+            | Action::Renew { .. }
+            | Action::Release { .. }
+            | Action::ClearFailover { .. }
+            | Action::Guard
+            | Action::Fence
+    )
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use pgherd_dcs::{Store, boot_now};
 use pgherd_ha::{
-    Action, Agent, Boot, Decision, Job, JobInProgress, JobOutcome, JobResult, Local, Now, PeerPoll, Permit, Postgres,
-    Rule, View,
+    Agent, Boot, Decision, Job, JobInProgress, JobOutcome, JobResult, Local, Now, PeerPoll, Permit, Postgres, Rule,
+    View,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -27,6 +27,13 @@ use crate::config::Environment;
 
 /// A load of the store that takes longer is given up for this round: the round must go on, to act on what else happens.
 const LOAD: Duration = Duration::from_secs(1);
+
+/// The pause after an action that failed, however soon the rule would look again: a full disk must not be tried, and complained about,
+/// a hundred times a second.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// A failure that repeats is logged at most this often.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// What happens in the background and is told to the loop. Bounded by what can be in progress: one poll of the peers at a time.
 const EVENTS: usize = 16;
@@ -48,6 +55,8 @@ pub struct Daemon {
     /// Of the polls that run in the background, to the loop; at most one runs at a time.
     pub(super) events: mpsc::Sender<PeerPoll>,
     polls: mpsc::Receiver<PeerPoll>,
+    /// All that is known of the cluster before the store has answered once: whether it was paused.
+    kept: View,
     /// From the store: something may have changed.
     changes: watch::Receiver<u64>,
 }
@@ -91,6 +100,8 @@ pub struct Memory {
     /// When the store was last seen, in seconds since 1970.
     pub seen_seconds: i64,
     shown: Option<Rule>,
+    /// The newest failure of an action, and when it was last logged.
+    failed: Option<(String, Boot)>,
     member: Option<Vec<u8>>,
     member_written: Boot,
 }
@@ -101,6 +112,7 @@ impl Daemon {
         Daemon {
             agent: Agent::new(parts.current.settings(false)),
             changes: parts.store.changes(),
+            kept: parts.current.kept_view(),
             current: parts.current,
             path: parts.path,
             environment: parts.environment,
@@ -154,7 +166,7 @@ impl Daemon {
         }
         self.lease.permit(decision.permit);
         self.show(&decision, &local);
-        let again = self.carry_out(&decision).await;
+        let carried_out = self.carry_out(&decision).await;
         self.tell(&local, &decision).await;
         for observer in observers {
             // Whoever asked may have gone away.
@@ -163,8 +175,11 @@ impl Daemon {
         self.lease.watch.round_done(boot_now());
         match self.memory.exit.take() {
             Some(result) => Round::Exit(result),
-            None if again => Round::Again,
-            None => Round::Wait(decision.wake.at),
+            None => match carried_out {
+                Ok(true) => Round::Again,
+                Ok(false) => Round::Wait(decision.wake.at),
+                Err(()) => Round::Wait(decision.wake.at.max(boot_now() + AFTER_FAILURE)),
+            },
         }
     }
 
@@ -247,7 +262,7 @@ impl Daemon {
         self.agent.settings = self.current.settings(self.node.unproven);
         let store = match &self.memory.view {
             Some(view) if self.memory.reachable => pgherd_ha::Store::Reachable(view),
-            last => pgherd_ha::Store::Unreachable { last: last.as_deref() },
+            last => pgherd_ha::Store::Unreachable { last: Some(last.as_deref().unwrap_or(&self.kept)) },
         };
         self.agent.decide(store, local, now)
     }
@@ -277,19 +292,32 @@ impl Daemon {
         }
     }
 
-    /// The actions in their order; the first that fails ends the round. `true`: look again at once.
-    async fn carry_out(&mut self, decision: &Decision) -> bool {
+    /// The actions in their order; the first that fails ends the round. `Ok(true)`: look again at once.
+    async fn carry_out(&mut self, decision: &Decision) -> Result<bool, ()> {
         let mut again = false;
         for action in &decision.actions {
             match self.execute(action).await {
                 Ok(changed) => again |= changed,
                 Err(error) => {
-                    tracing::warn!(rule = decision.rule.name(), "{error}");
-                    return false;
+                    self.complain(decision.rule, error);
+                    return Err(());
                 }
             }
         }
-        again
+        self.memory.failed = None;
+        Ok(again)
+    }
+
+    /// The same failure, round after round, is said now and then.
+    fn complain(&mut self, rule: Rule, error: String) {
+        let now = boot_now();
+        let said = self.memory.failed.as_ref().filter(|(old, at)| *old == error && now.since(*at) < SAY_AGAIN);
+        if said.is_some() {
+            tracing::debug!(rule = rule.name(), "{error}");
+            return;
+        }
+        tracing::warn!(rule = rule.name(), "{error}");
+        self.memory.failed = Some((error, now));
     }
 
     /// Registers and publishes what is so now.
@@ -424,20 +452,4 @@ fn differs_in_more_than_positions(old: &[u8], new: &[u8]) -> bool {
         value
     };
     without(old) != without(new)
-}
-
-/// Whether an action asks for another look at once.
-pub(super) fn is_news(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::ClaimInitialize
-            | Action::RemoveClaim
-            | Action::WriteInitialize { .. }
-            | Action::Acquire
-            | Action::Renew { .. }
-            | Action::Release { .. }
-            | Action::ClearFailover { .. }
-            | Action::Guard
-            | Action::Fence
-    )
 }

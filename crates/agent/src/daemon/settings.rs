@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgherd_dcs::StoreOptions;
-use pgherd_ha::{Role, Settings, View};
+use pgherd_ha::{Role, Settings, Versioned, View};
 use serde_json::{Map, Value};
 
 use super::member::Identity;
@@ -99,6 +99,12 @@ impl Current {
     /// What the first leader writes to `config`: what the user gave for it, and nothing else.
     pub fn bootstrap_config(&self) -> Map<String, Value> {
         self.stored.clone()
+    }
+
+    /// The configuration as it was kept beside the data: a paused cluster stays so when the agent is started again during the very
+    /// maintenance of the store that it was paused for.
+    pub fn kept_view(&self) -> View {
+        View { config: Some(Versioned { value: self.stored.clone(), version: 0 }), ..View::default() }
     }
 
     /// The store, and the file that keeps its session for the next process of this node. It lies beside the data directory, for the
