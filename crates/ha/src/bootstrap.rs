@@ -35,7 +35,7 @@ pub(crate) fn foreign_cluster(at: &Situation<'_>) -> Option<Plan> {
         control.system_id
     );
     Some(match at.standing {
-        Standing::Mine(epoch) if at.local.postgres == Postgres::Stopped => {
+        Standing::Mine(epoch) if at.local.postgres == Postgres::Stopped && at.local.job.is_none() => {
             Plan::act(Rule::ForeignCluster, [Action::Release { epoch }])
         }
         _ => Plan::act(Rule::ForeignCluster, [Action::Exit { failure: Some(failure) }]),

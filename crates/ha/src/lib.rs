@@ -18,6 +18,7 @@ mod replica;
 mod request;
 mod route;
 mod rule;
+mod signs;
 mod stop;
 mod switchover;
 mod types;
@@ -33,6 +34,7 @@ pub use local::{
 pub use permit::{Lease, Permit, STOP_TIME};
 pub use route::{NodeRoute, RouteMessage};
 pub use rule::Rule;
+pub use signs::SignsOfLife;
 pub use types::{Boot, Epoch, Lsn, Now, SystemId, Timeline, Wall};
 pub use view::{
     FailoverKey, HistoryLine, Leader, LeaderOwner, Member, MemberState, Role, Status, SyncKey, Versioned, View,

@@ -23,6 +23,8 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
             };
             Plan::act(Rule::StopServer, [Action::Run(Job::Stop(mode))])
         }
+        // A start or a copy that is cut off later could leave a server behind when the key is another node's already.
+        (Some(_), Postgres::Stopped) => Plan::act(Rule::StopServer, [Action::Run(Job::Stop(StopMode::Fast))]),
         (_, Postgres::Orphans) => Plan::act(Rule::KillOrphans, [Action::Fence]),
         (_, Postgres::Stopped) => match at.standing {
             Standing::Mine(epoch) if at.reachable => switchover::hand_over(at, memory, epoch)

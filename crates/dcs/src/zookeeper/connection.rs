@@ -8,13 +8,15 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use pgherd_ha::Boot;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::link::{Call, CallError};
+use super::link::{Call, CallError, Calls, Signs};
 use super::wire::{self, Connected, Garbled, Password};
+use crate::boot_now;
 
 /// Bytes that wait for a server that does not read; beyond it no further request is taken from the queue.
 const MAX_UNWRITTEN: usize = 4 << 20;
@@ -80,18 +82,19 @@ impl Connection {
     /// Serves `calls` until the connection breaks or nobody can call any more. Every call that has no answer by then fails.
     pub async fn serve(
         mut self,
-        mut calls: mpsc::Receiver<Call>,
+        calls: Calls,
         granted: Duration,
         last_zxid: &mut i64,
         on_event: impl FnMut(),
     ) -> Broken {
-        let mut traffic = Traffic::new(granted, last_zxid, on_event);
+        let Calls { queue: mut calls, signs } = calls;
+        let mut traffic = Traffic::new(granted, signs, last_zxid, on_event);
         let broken = match traffic.run(&mut self, &mut calls).await {
             Ok(()) => Broken::GivenUp,
             Err(broken) => broken,
         };
         calls.close();
-        for (_, call) in traffic.sent.drain(..) {
+        for (_, _, call) in traffic.sent.drain(..) {
             call.fail(CallError::Lost(broken.to_string()));
         }
         while let Ok(call) = calls.try_recv() {
@@ -104,7 +107,7 @@ impl Connection {
 /// The state of a served connection.
 struct Traffic<'a, F> {
     /// Written, or about to be, and not answered, oldest first; the server answers in order.
-    sent: VecDeque<(i32, Call)>,
+    sent: VecDeque<(i32, Boot, Call)>,
     next_xid: i32,
     outbox: BytesMut,
     last_zxid: &'a mut i64,
@@ -116,12 +119,14 @@ struct Traffic<'a, F> {
     patience: Duration,
     last_sent: Instant,
     pings: u32,
+    ping_sent: Boot,
+    signs: Signs,
     /// Since when an answer is owed; counted from the last sign of life, so that our own pauses are not the server's.
     owed_since: Option<Instant>,
 }
 
 impl<'a, F: FnMut()> Traffic<'a, F> {
-    fn new(granted: Duration, last_zxid: &'a mut i64, on_event: F) -> Self {
+    fn new(granted: Duration, signs: Signs, last_zxid: &'a mut i64, on_event: F) -> Self {
         Traffic {
             sent: VecDeque::new(),
             next_xid: 1,
@@ -132,6 +137,8 @@ impl<'a, F: FnMut()> Traffic<'a, F> {
             patience: granted / 3,
             last_sent: Instant::now(),
             pings: 0,
+            ping_sent: Boot::ZERO,
+            signs,
             owed_since: None,
         }
     }
@@ -176,7 +183,7 @@ impl<'a, F: FnMut()> Traffic<'a, F> {
         call.frame[4..8].copy_from_slice(&xid.to_be_bytes());
         self.outbox.extend_from_slice(&call.frame);
         call.frame = BytesMut::new();
-        self.sent.push_back((xid, call));
+        self.sent.push_back((xid, boot_now(), call));
         self.owe();
     }
 
@@ -190,6 +197,7 @@ impl<'a, F: FnMut()> Traffic<'a, F> {
             // One at a time: a second one would say nothing new.
             if self.pings == 0 {
                 self.pings = 1;
+                self.ping_sent = boot_now();
                 wire::encode_ping(&mut self.outbox);
                 self.owe();
             }
@@ -207,9 +215,14 @@ impl<'a, F: FnMut()> Traffic<'a, F> {
             let (header, body) = wire::decode_reply(frame)?;
             match header.xid {
                 wire::XID_NOTIFICATION => (self.on_event)(),
-                wire::XID_PING => self.pings = 0,
+                wire::XID_PING => {
+                    self.pings = 0;
+                    self.signs.answered(self.ping_sent);
+                }
                 xid => {
-                    let (_, call) = self.sent.pop_front().filter(|(expected, _)| xid == *expected).ok_or(Garbled)?;
+                    let (_, sent, call) =
+                        self.sent.pop_front().filter(|(expected, ..)| xid == *expected).ok_or(Garbled)?;
+                    self.signs.answered(sent);
                     *self.last_zxid = header.zxid.max(*self.last_zxid);
                     call.answer(header.error, body);
                 }
@@ -288,7 +301,7 @@ mod tests {
             let (connection, connected) =
                 Connection::establish(&address, &hello(), Duration::from_secs(5)).await.expect("it answers");
             assert_eq!((connected.session, connected.password), (7, Password(b"pw".to_vec())));
-            let (link, calls) = Link::new(connected.session, SESSION);
+            let (link, calls) = Link::new(connected.session, SESSION, boot_now());
             let (first, second) = (link.delete("/a", None), link.delete("/b", None));
             let mut last_zxid = 0;
             let serving = connection.serve(calls, SESSION, &mut last_zxid, || {});
@@ -374,7 +387,7 @@ mod tests {
         let client = async {
             let (connection, _) =
                 Connection::establish(&address, &hello(), Duration::from_secs(5)).await.expect("it answers");
-            let (link, calls) = Link::new(7, SESSION);
+            let (link, calls) = Link::new(7, SESSION, boot_now());
             drop(link.delete("/given-up", None));
             let wanted = link.delete("/wanted", None);
             let mut last_zxid = 0;

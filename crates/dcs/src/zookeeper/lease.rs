@@ -3,8 +3,8 @@
 //! A heartbeat proves nothing about the lease, nor does a read: a server that is cut off from its quorum answers both. A write
 //! is acknowledged by a quorum, and only for a session that lives. So every lease here comes from a write (the
 //! `leader` key's creation, or the member key rewritten) and counts from before that write was sent. The write does not
-//! itself prolong the session; heartbeats and requests do, and the quorum learns of them every half tick: within the tick
-//! by which [`Lease::end`] is early. A server does not tell its tick; [`tick`] assumes one.
+//! itself prolong the session; heartbeats and requests do, and the quorum learns of them every half tick. So after a silence a
+//! lease counts from before the silence (`pgherd_ha::SignsOfLife`). A server does not tell its tick; [`tick`] assumes one.
 
 use std::time::Duration;
 
@@ -165,7 +165,8 @@ async fn drop_version(link: &Link, path: &str, version: i32) -> Result<(), CallE
 }
 
 fn lease(link: &Link, leader: &Stat, sent: Boot) -> Lease {
-    Lease { epoch: epoch(leader), sent, granted: link.granted, tick: Some(tick(link.granted)) }
+    let tick = tick(link.granted);
+    Lease { epoch: epoch(leader), sent: link.counts_from(sent, tick), granted: link.granted, tick: Some(tick) }
 }
 
 /// How early the quorum may end a session, counted from a proven sign of life: a tick. Two seconds is the usual one; a

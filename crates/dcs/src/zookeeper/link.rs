@@ -3,9 +3,11 @@
 //! A request belongs to one connection and dies with it. It is never queued while there is none and never sent again by
 //! itself, so an operation that was given up cannot happen minutes later.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use pgherd_ha::{Boot, SignsOfLife};
 use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{self, Garbled, Request, Stat};
@@ -119,6 +121,29 @@ pub struct Link {
     pub session: i64,
     /// The time-out that may be relied on: what the server granted, never more than at the session's creation.
     pub granted: Duration,
+    signs: Signs,
+}
+
+/// What the connection's task serves: the requests, and where it notes that the server has answered.
+#[derive(Debug)]
+pub struct Calls {
+    pub queue: mpsc::Receiver<Call>,
+    pub signs: Signs,
+}
+
+/// The signs of life on one connection. The lock is held for some hundred nanoseconds, never across an await.
+#[derive(Clone, Debug)]
+pub struct Signs(Arc<Mutex<SignsOfLife>>);
+
+impl Signs {
+    /// A request that was sent at `sent` has been answered.
+    pub fn answered(&self, sent: Boot) {
+        self.lock().answered(sent);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, SignsOfLife> {
+        self.0.lock().expect("nobody panics while holding this lock")
+    }
 }
 
 /// An answer that is on its way. The request is in the queue already: requests are handled in the order of the calls,
@@ -147,9 +172,16 @@ impl<T> Answer<T> {
 }
 
 impl Link {
-    pub fn new(session: i64, granted: Duration) -> (Link, mpsc::Receiver<Call>) {
-        let (calls, receiver) = mpsc::channel(QUEUE);
-        (Link { calls, session, granted }, receiver)
+    /// `opened`: before the server was asked to take the session over.
+    pub fn new(session: i64, granted: Duration, opened: Boot) -> (Link, Calls) {
+        let (calls, queue) = mpsc::channel(QUEUE);
+        let signs = Signs(Arc::new(Mutex::new(SignsOfLife::new(opened))));
+        (Link { calls, session, granted, signs: signs.clone() }, Calls { queue, signs })
+    }
+
+    /// From when a lease counts that a write proves, which was sent at `sent` on this connection and acknowledged.
+    pub fn counts_from(&self, sent: Boot, tick: Duration) -> Boot {
+        self.signs.lock().counts_from(sent, tick)
     }
 
     pub fn create(&self, path: &str, value: &[u8], ephemeral: bool) -> Answer<Stat> {

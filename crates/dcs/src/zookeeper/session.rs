@@ -8,14 +8,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::connection::{Broken, Connection, Hello};
-use super::link::{Call, Link};
+use super::link::{Calls, Link};
 use super::session_file::{self, Identity};
 use super::wire::Garbled;
+use crate::boot_now;
 
 /// Between two tries. A server that is restarted within a session's time must find us back at once, and five tries a
 /// second from each node are nothing to it.
@@ -106,11 +107,7 @@ impl Keeper {
     }
 
     /// `None`: the session is gone; the next turn asks for a new one.
-    async fn connect(
-        &mut self,
-        host: &str,
-        ttl: Duration,
-    ) -> Result<Option<(Connection, Link, mpsc::Receiver<Call>)>, Broken> {
+    async fn connect(&mut self, host: &str, ttl: Duration) -> Result<Option<(Connection, Link, Calls)>, Broken> {
         let hello = Hello {
             last_zxid: self.last_zxid,
             timeout: ttl,
@@ -119,6 +116,7 @@ impl Keeper {
         };
         // Long enough for a busy server, and two of three servers may hang before a session is lost.
         let limit = (ttl / 4).clamp(Duration::from_secs(1), Duration::from_secs(5));
+        let opened = boot_now();
         let (connection, connected) = Connection::establish(host, &hello, limit).await?;
         self.turned_away = None;
         let granted = Duration::from_millis(u64::try_from(connected.timeout_ms).unwrap_or(0));
@@ -138,7 +136,7 @@ impl Keeper {
         }
         self.identity = Some(identity);
         // A server that restarts gives every session the time-out of its creation until it hears from it.
-        let (link, calls) = Link::new(connected.session, granted.min(created_with));
+        let (link, calls) = Link::new(connected.session, granted.min(created_with), opened);
         Ok(Some((connection, link, calls)))
     }
 

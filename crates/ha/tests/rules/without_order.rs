@@ -2,7 +2,7 @@
 
 use pgherd_ha::{Boot, ControlState, DataDirectory, Job, JobOutcome, Postgres, Request, Rule, StopMode};
 
-use crate::given::{Case, as_given, blank, case, leaderless, primary, replica};
+use crate::given::{Case, EPOCH, as_given, blank, case, leaderless, primary, replica};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = without_store();
@@ -147,6 +147,15 @@ fn stopping() -> Vec<Case> {
                 Rule::StopDone,
                 "exit",
             ),
+        case("a start in progress is cut off before the key goes", primary()).then(
+            |g| {
+                g.local.stopping = true;
+                g.stop_server(ControlState::InProduction);
+                g.job(Job::StartPrimary { epoch: EPOCH })
+            },
+            Rule::StopServer,
+            "stop fast",
+        ),
         case("a primary's is stopped in order", primary()).then(
             |g| g.local.stopping = true,
             Rule::StopServer,

@@ -1,0 +1,56 @@
+//! Once everything is healed the cluster comes back: one primary that holds the key and serves the entrypoint's clients, and every other
+//! node streams from it.
+
+use std::time::Duration;
+
+use crate::postgres::Receiver;
+use crate::store::{Key, Value};
+use crate::world::{World, name};
+
+/// How long the way back may take: a session that must expire, a copy that fails and is made again, several restarts with their pauses.
+pub const BOUND: Duration = Duration::from_secs(90);
+
+/// It must last for so long.
+const STABLE: Duration = Duration::from_secs(3);
+
+/// Follows the way back.
+#[derive(Debug, Default)]
+pub struct Progress {
+    good_since: Option<Duration>,
+}
+
+impl Progress {
+    /// Whether the cluster has been well for long enough.
+    pub fn reached(&mut self, world: &World) -> bool {
+        if missing(world).is_some() {
+            self.good_since = None;
+            return false;
+        }
+        let since = *self.good_since.get_or_insert(world.now);
+        world.now >= since + STABLE
+    }
+}
+
+/// What is not as it should be.
+pub fn missing(world: &World) -> Option<String> {
+    let Some(leader) = world.store.tree.leader() else { return Some("nobody holds the leader key".into()) };
+    let primary = &world.nodes[leader].postgres;
+    if !primary.server.as_ref().is_some_and(|server| server.can_commit() && server.answers(world.now)) {
+        return Some(format!("{} holds the leader key and is no primary", name(leader)));
+    }
+    if world.now >= world.clients.last_routed + Duration::from_secs(1) {
+        return Some("the entrypoint's clients are not served".into());
+    }
+    (0..world.nodes.len()).filter(|node| *node != leader).find_map(|node| {
+        let server = world.nodes[node].postgres.server.as_ref();
+        let streams = server.is_some_and(|server| server.receiver == Receiver::Streaming { from: leader });
+        (!streams && !is_stranger(world, node)).then(|| format!("{} does not stream from {}", name(node), name(leader)))
+    })
+}
+
+/// Its directory became another cluster before this one was announced; it is never touched, and its agent says so.
+fn is_stranger(world: &World, node: usize) -> bool {
+    let own = world.nodes[node].postgres.data.directory().map(|directory| directory.system_id);
+    let cluster = world.store.tree.entry(Key::Initialize).map(|entry| &entry.value);
+    own.is_some_and(|own| !matches!(cluster, Some(Value::Initialize(Some(id))) if *id == own))
+}
