@@ -14,7 +14,7 @@ use crate::harness::zookeeper::ZooKeeperServer;
 
 const CLUSTERS: &str = include_str!("ctl/clusters.json");
 
-fn patronictl() -> PathBuf {
+pub fn patronictl() -> PathBuf {
     let prepared = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-venv/bin/patronictl");
     let path = std::env::var_os("PGHERD_TEST_PATRONICTL").map_or_else(prepared, PathBuf::from);
     assert!(path.exists(), "{} is missing: run scripts/test-venv.sh", path.display());

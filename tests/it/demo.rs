@@ -1,15 +1,11 @@
-//! `pgherd demo` and `pgherd drill` as a user runs them: a cluster on this machine, every fault on it, and no trace left.
-//!
-//! The drill is also the oracle of the fault tests: it ends with 1 if two servers acknowledged writes at one time, if a
-//! row was lost after an orderly stop, if a leader changed where none should, or if the cluster did not recover.
+//! `pgherd demo` as a user runs it: a cluster on this machine, and no trace left. The drills are in `cluster/faults.rs`.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use serde_json::Value;
-
 use crate::harness::binary;
+use crate::harness::process::traces_of;
 
 /// A demo in a directory of its own, ended when the test is over, however that happens.
 struct Demo {
@@ -24,12 +20,6 @@ impl Demo {
         Demo { parent }
     }
 
-    fn start(nodes: u8) -> Demo {
-        let demo = Demo::prepare();
-        succeeds(demo.pgherd(&["demo", "--nodes", &nodes.to_string()]));
-        demo
-    }
-
     fn directory(&self) -> PathBuf {
         self.parent.path().join("demo")
     }
@@ -38,16 +28,6 @@ impl Demo {
         let mut command = Command::new(binary::pgherd());
         command.args(arguments).arg("--directory").arg(self.directory());
         command
-    }
-
-    /// Runs a drill that must keep every promise, and returns its numbers.
-    fn drill(&self, fault: &str) -> Value {
-        let output = succeeds(self.pgherd(&["drill", fault, "--json", "--seconds", "2"]));
-        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        let run = report["runs"][0].clone();
-        assert!(run["rows_acknowledged"].as_u64().is_some_and(|rows| rows > 100), "{fault}: {run}");
-        assert_eq!(run["overlap_ms"], 0, "{fault}: {run}");
-        run
     }
 }
 
@@ -64,19 +44,6 @@ fn succeeds(mut command: Command) -> Output {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
     output
-}
-
-/// The pids of all processes that have the directory on their command line, in their environment or as their place.
-fn traces_of(directory: &Path) -> Vec<String> {
-    let name = directory.to_str().expect("a path in UTF-8").as_bytes();
-    let holds =
-        |file: PathBuf| std::fs::read(file).is_ok_and(|bytes| bytes.windows(name.len()).any(|window| window == name));
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
-    let traces = processes.filter(|process| {
-        let place = std::fs::read_link(process.join("cwd")).is_ok_and(|place| place.starts_with(directory));
-        place || holds(process.join("cmdline")) || holds(process.join("environ"))
-    });
-    traces.map(|process| process.display().to_string()).collect()
 }
 
 #[test]
@@ -100,7 +67,7 @@ fn a_demo_is_started_once_shown_and_ended_without_a_trace() {
 
     succeeds(demo.pgherd(&["demo", "--stop"]));
     assert!(!demo.directory().exists());
-    assert_eq!(traces_of(&demo.directory()), Vec::<String>::new());
+    assert_eq!(traces_of(&demo.directory()), []);
 }
 
 #[test]
@@ -125,36 +92,4 @@ fn a_directory_with_other_files_is_never_touched() {
     }
     assert_eq!(std::fs::read_to_string(&file).expect("still there"), "data");
     std::fs::remove_dir_all(demo.directory()).expect("removed by the test itself");
-}
-
-#[test]
-fn an_orderly_change_of_the_primary_loses_nothing() {
-    let demo = Demo::start(3);
-    for fault in ["stop", "switchover"] {
-        let run = demo.drill(fault);
-        assert_eq!((&run["rows_lost"], &run["leader_changes"]), (&Value::from(0), &Value::from(1)), "{fault}: {run}");
-    }
-    let run = demo.drill("kill-postgres");
-    assert!(run["primary_after"].is_string(), "{run}");
-}
-
-#[test]
-fn a_primary_that_nobody_can_ask_is_replaced_after_its_lease() {
-    let demo = Demo::start(3);
-    for fault in ["kill-agent", "hang-agent", "kill-host"] {
-        let run = demo.drill(fault);
-        assert_ne!(run["primary_before"], run["primary_after"], "{fault}: {run}");
-    }
-}
-
-#[test]
-fn what_passes_within_the_lease_changes_no_leader() {
-    let demo = Demo::start(3);
-    // The drill itself judges this one: on a very busy machine the store may need longer to start than is promised.
-    demo.drill("restart-store");
-    for fault in ["blip", "hang-agent-briefly"] {
-        let run = demo.drill(fault);
-        assert_eq!((&run["rows_lost"], &run["leader_changes"]), (&Value::from(0), &Value::from(0)), "{fault}: {run}");
-        assert_eq!(run["primary_before"], run["primary_after"], "{fault}: {run}");
-    }
 }

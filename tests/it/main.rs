@@ -3,6 +3,7 @@
 //! Every test has its own temporary directory and free ports and leaves no process behind; nothing sleeps for a fixed
 //! time. `make test` installs what it needs.
 
+mod cluster;
 mod ctl;
 mod demo;
 mod edges;

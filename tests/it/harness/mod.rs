@@ -1,8 +1,11 @@
 //! What the tests share: the built binary, users, servers.
 
 pub mod binary;
+pub mod cluster;
 pub mod postgres;
+pub mod process;
 pub mod user;
+pub mod writers;
 pub mod zookeeper;
 
 use std::time::{Duration, Instant};
@@ -15,4 +18,16 @@ pub async fn wait_until(what: &str, within: Duration, mut condition: impl FnMut(
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     begun.elapsed()
+}
+
+/// The same where nothing asynchronous runs: asks until the answer is `Ok`; fails with the last answer at the deadline.
+pub fn eventually<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Ok(value) => return value,
+            Err(answer) => assert!(begun.elapsed() < within, "waited {within:?} in vain: {what} ({answer})"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

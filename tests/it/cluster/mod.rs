@@ -1,0 +1,10 @@
+//! Whole clusters as users run them, and what happens to them. Each test has a cluster of its own.
+
+mod bootstrap;
+mod faults;
+mod garbage;
+mod guard;
+mod patronictl;
+mod pause;
+mod rejoin;
+mod restart;

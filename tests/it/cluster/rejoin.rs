@@ -1,0 +1,77 @@
+//! A primary is lost with rows that nobody else has, and comes back to a cluster that has gone on without them.
+
+use serde_json::json;
+
+use crate::harness::cluster::{Cluster, LONG};
+use crate::harness::eventually;
+use crate::harness::process::Process;
+
+const NAMES: &str = "SELECT name FROM town ORDER BY name";
+
+/// The former primary, down, with rows of its own; the new one has others.
+fn diverge(cluster: &Cluster) -> (String, String) {
+    let old = cluster.leader();
+    cluster.write("CREATE TABLE town (name text); INSERT INTO town VALUES ('Ulm')");
+    for replica in cluster.replicas() {
+        cluster.shows(&replica, NAMES, &["Ulm"]);
+    }
+    // What is written now reaches nobody.
+    for pid in cluster.sql(&old, "SELECT pid FROM pg_stat_replication").expect("an answer") {
+        Process::of(pid.parse().expect("a pid")).expect("a walsender").freeze();
+    }
+    cluster.sql(&old, "INSERT INTO town SELECT 'lost ' || n FROM generate_series(1, 1000) n").expect("a primary");
+    cluster.kill_host(&old);
+    let new = cluster.another_leader(&old);
+    cluster.write("INSERT INTO town VALUES ('Hof')");
+    (old, new)
+}
+
+/// Everything that the new primary has, and nothing else.
+fn assert_equal(cluster: &Cluster, old: &str, new: &str) {
+    cluster.wait_healthy();
+    assert_eq!(cluster.leader(), new);
+    cluster.shows(old, NAMES, &["Hof", "Ulm"]);
+    cluster.shows(new, NAMES, &["Hof", "Ulm"]);
+    cluster.write("INSERT INTO town VALUES ('Wik')");
+    cluster.shows(old, NAMES, &["Hof", "Ulm", "Wik"]);
+}
+
+#[test]
+fn a_diverged_primary_comes_back_by_pg_rewind() {
+    let cluster = Cluster::start(3);
+    cluster.configure(&json!({"postgresql": {"use_pg_rewind": true}}));
+    let (old, new) = diverge(&cluster);
+    cluster.start_agent(&old);
+    assert_equal(&cluster, &old, &new);
+    let log = cluster.log(&old);
+    assert!(log.contains("rewind done") && !log.contains("base backup of"), "it was not rewound\n{log}");
+}
+
+#[test]
+fn without_pg_rewind_a_diverged_primary_is_copied_anew() {
+    let cluster = Cluster::start(2);
+    cluster.configure(&json!({"postgresql": {"use_pg_rewind": false}}));
+    let (old, new) = diverge(&cluster);
+    cluster.start_agent(&old);
+    assert_equal(&cluster, &old, &new);
+    let log = cluster.log(&old);
+    assert!(log.contains("base backup of") && !log.contains("rewind done"), "it was not copied\n{log}");
+}
+
+#[test]
+fn a_replica_is_made_anew_on_request_and_the_leader_is_not() {
+    let cluster = Cluster::start(2);
+    let (leader, replica) = (cluster.leader(), cluster.replicas().remove(0));
+    let before = cluster.postmaster(&replica);
+    let (status, text) = cluster.rest(&leader, "POST", "/reinitialize", r#"{"force": true}"#).expect("an answer");
+    assert_eq!((status, text.as_str()), (503, "I am the leader, can not reinitialize"));
+    let (status, text) = cluster.rest(&replica, "POST", "/reinitialize", r#"{"force": true}"#).expect("an answer");
+    assert_eq!(status, 200, "{text}");
+    eventually("another server runs there", LONG, || match cluster.postmaster(&replica) {
+        now if now.is_some() && now != before => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    cluster.wait_healthy();
+    cluster.write("CREATE TABLE after AS SELECT 1 AS number");
+    cluster.shows(&replica, "SELECT number FROM after", &["1"]);
+}
