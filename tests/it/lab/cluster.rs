@@ -172,6 +172,11 @@ impl Node {
         Node { host, yaml, agent: None }
     }
 
+    /// Its name in the cluster.
+    pub fn member(&self) -> &'static str {
+        if self.yaml == "postgres0.yml" { "postgresql0" } else { "postgresql1" }
+    }
+
     /// Starts the agent.
     pub fn start(&mut self) {
         let yaml = format!("/var/lib/postgresql/{}", self.yaml);

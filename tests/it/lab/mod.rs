@@ -3,6 +3,7 @@
 //! Skipped, and it says so, where root or network namespaces are not to be had.
 
 mod cluster;
+mod ctl;
 mod faults;
 mod host;
 mod walk;
