@@ -19,17 +19,24 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::harness::binary;
+
 /// Run by root, this makes what the hosts are made of.
 const TRIAL: &str = "ip link add trial type bridge && ip link add one type veth peer name other && \
     unshare --mount --pid --ipc --uts --fork --mount-proc mount -t tmpfs tmpfs /tmp";
 
 /// A host's own mounts; then its first process, which takes in orphans and runs until it is killed.
-/// Arguments: its name, its `/etc/hosts`, what is on its disk below `/var/lib/postgresql`.
+/// Arguments: its name, its `/etc/hosts`, what is on its disk below `/var/lib/postgresql`, and the directory of the built programs, which
+/// stays where it is even if that is below `/tmp`.
 const BOOT: &str = r#"hostname "$1"
     mount --bind "$2" /etc/hosts
     mount --bind "$3" /var/lib/postgresql
     mount -t tmpfs tmpfs /dev/shm
+    mkdir /dev/shm/programs
+    mount --bind "$4" /dev/shm/programs
     mount -t tmpfs tmpfs /tmp
+    mkdir -p "$4"
+    mount --bind /dev/shm/programs "$4"
     echo up
     sleep infinity & wait"#;
 
@@ -122,7 +129,7 @@ impl Host {
         command
             .args(["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"])
             .args(["sh", "-ec", BOOT, "boot", self.name])
-            .args([&hosts, &self.disk]);
+            .args([&hosts, &self.disk, &binary::target()]);
         self.machine = Some(Held::start(&command, &self.log("boot")));
     }
 

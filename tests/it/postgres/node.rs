@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use pgherd_agent::postgres::config_files::{self, Changed, Recovery};
 use pgherd_agent::postgres::parameters::start_settings;
 use pgherd_agent::postgres::{
-    Connection, Credentials, Observation, Postmaster, Purpose, Server, ToolOption, Upstream, control_data, initdb,
-    ready, roles, start,
+    Connection, Credentials, Marker, Observation, Postmaster, Purpose, Server, ToolOption, Upstream, control_data,
+    initdb, ready, roles, start,
 };
 use rustix::process::Signal;
 
@@ -65,6 +65,8 @@ impl Node {
         self.configure(&Recovery::Primary).await;
         self.start().await;
         roles::create_roles(&mut self.connection).await.expect("roles");
+        // As the daemon does once the roles are there; pg_rewind would hang on reading this FIFO of its source.
+        Marker::NewCluster.clear(&self.server.data_dir).expect("the mark can be removed");
     }
 
     pub fn upstream(&self) -> Upstream {
