@@ -35,7 +35,9 @@ fn members(lab: &Lab) -> Vec<Value> {
 
 /// What it prints; it must succeed.
 fn console(lab: &Lab, arguments: &[&str]) -> String {
-    let output = lab.client.command(patronictl()).args(STORE).args(arguments).output().expect("it starts");
+    // A host sees the directory of the built programs and not the way there through the sources.
+    let patronictl = patronictl().canonicalize().expect("it is there");
+    let output = lab.client.command(patronictl).args(STORE).args(arguments).output().expect("it starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {text}\n{errors}\n{}", lab.logs());
