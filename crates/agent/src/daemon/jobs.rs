@@ -400,10 +400,12 @@ pub async fn rewrite(server: &Arc<Server>, recovery: Recovery, control: Option<&
     let write = move || {
         let standby = recovery != Recovery::Primary;
         let settings = parameters::start_settings(&server, control.as_ref().filter(|_| standby));
-        let changed = config_files::write(&server, &settings.file, &recovery).map_err(full)?;
-        match postgres::Postmaster::find(&server.data_dir).filter(|_| changed.needs_reload()) {
+        config_files::write(&server, &settings.file, &recovery).map_err(full)?;
+        // Also when nothing has changed: a server that was just being started has perhaps read the files before they were written, and
+        // could not be told then.
+        match postgres::Postmaster::find(&server.data_dir) {
             Some(postmaster) => postmaster.reload().map_err(full),
-            None => Ok(()),
+            None => Err("PostgreSQL cannot be told yet of its new settings; trying again".into()),
         }
     };
     tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?
