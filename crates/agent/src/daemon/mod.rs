@@ -9,6 +9,7 @@ mod execute;
 mod history;
 mod jobs;
 mod lease;
+mod lock;
 mod member;
 mod node;
 mod orders;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 use self::commands::Commands;
 use self::jobs::Jobs;
 use self::lease::LeaseState;
+use self::lock::{Lock, LockError};
 use self::node::Node;
 use self::publish::Publisher;
 use self::round::{Daemon, Parts};
@@ -84,6 +86,7 @@ fn start(path: Option<&Path>) -> anyhow::Result<()> {
 
 async fn serve(current: Current, path: Option<&Path>, environment: Environment) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
+    let _alone = alone(&current)?;
     let server = current.server(pgherd_ha::Role::Replica);
     installation::check_programs(&server)?;
     let version = installation::version(&server).await?;
@@ -141,6 +144,19 @@ fn peer_client(current: &Current) -> anyhow::Result<PeerClient> {
     let login = current.config.ctl.authentication.as_ref().or(current.config.restapi.authentication.as_ref());
     let auth = login.map(|login| BasicAuth::new(&login.username, login.password.expose()));
     Ok(PeerClient::new(auth.as_ref(), PEER_CONNECT)?)
+}
+
+/// A directory beside which nothing can be written has no kept session either, which is what a second agent could take.
+fn alone(current: &Current) -> anyhow::Result<Option<Lock>> {
+    let Some(path) = current.lock_file() else { return Ok(None) };
+    match lock::lock(&current.config.node.data_dir, &path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ LockError::Held { .. }) => Err(error.into()),
+        Err(error @ LockError::File { .. }) => {
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+            Ok(None)
+        }
+    }
 }
 
 /// Two processes of one name would take turns in one member key. Any answer from the registered address means that the other lives.

@@ -165,6 +165,7 @@ impl Daemon {
             self.lease.hold(epoch);
         }
         self.lease.permit(decision.permit);
+        self.write_into_data_directory(&decision, &local);
         self.show(&decision, &local);
         let carried_out = self.carry_out(&decision).await;
         self.tell(&local, &decision).await;
@@ -229,6 +230,16 @@ impl Daemon {
         };
         if writer {
             self.lease.watch_page(page);
+        }
+    }
+
+    /// Files of ours go into the data directory only while this cluster's server runs there.
+    fn write_into_data_directory(&mut self, decision: &Decision, local: &Local) {
+        let ours = local.control().is_some() && decision.rule != Rule::ForeignCluster;
+        let runs = ours && self.node.postmaster.is_some();
+        self.jobs.probe.watch(runs);
+        if runs {
+            self.current.keep();
         }
     }
 

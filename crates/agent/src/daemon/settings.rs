@@ -25,6 +25,8 @@ pub struct Current {
     /// The stored configuration and the company that `dynamic` was read from.
     stored: Map<String, Value>,
     company: Company,
+    /// `stored` is newer than what lies beside the data.
+    unkept: bool,
 }
 
 impl Current {
@@ -38,7 +40,16 @@ impl Current {
         };
         let company = Company { all_pgherd: true, built_in_store: false };
         let dynamic = Dynamic::read(&stored, &config, company);
-        Current { identity: identity(&config), dynamic, config, guard, hidden_environment, stored, company }
+        Current {
+            identity: identity(&config),
+            dynamic,
+            config,
+            guard,
+            hidden_environment,
+            stored,
+            company,
+            unkept: false,
+        }
     }
 
     /// Takes in what the store shows. `true`: something has changed.
@@ -57,10 +68,17 @@ impl Current {
         if known {
             tracing::info!("the dynamic configuration has changed");
         }
-        if let Err(error) = crate::config::write_cache(&self.config.node.data_dir, &self.stored) {
+        self.unkept = true;
+        true
+    }
+
+    /// Keeps what was taken in beside the data. To be called only where the data is this cluster's.
+    pub fn keep(&mut self) {
+        if std::mem::take(&mut self.unkept)
+            && let Err(error) = crate::config::write_cache(&self.config.node.data_dir, &self.stored)
+        {
             tracing::debug!("the configuration is not kept beside the data: {error}");
         }
-        true
     }
 
     /// A new file was read.
@@ -114,10 +132,19 @@ impl Current {
     }
 
     fn session_file(&self) -> Option<PathBuf> {
+        self.beside_data(".pgherd-session")
+    }
+
+    /// Keeps a second agent away from the data directory. `None`: it has no name to lie beside.
+    pub fn lock_file(&self) -> Option<PathBuf> {
+        self.beside_data(".pgherd-lock")
+    }
+
+    fn beside_data(&self, suffix: &str) -> Option<PathBuf> {
         let data_dir = &self.config.node.data_dir;
         let mut name = OsString::from(".");
         name.push(data_dir.file_name()?);
-        name.push(".pgherd-session");
+        name.push(suffix);
         Some(data_dir.with_file_name(name))
     }
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use pgherd_dcs::boot_now;
 use pgherd_ha::Boot;
 
-/// Does not count as content of the data directory.
+/// Does not count as content of the data directory. Written only while a server of ours runs there ([`WriteProbe::watch`]): a
+/// directory that is somebody else's is not touched.
 const FILE_NAME: &str = ".pgherd-probe";
 
 /// A running probe. Dropped, it ends after the write that it is at, which may be never.
@@ -27,18 +28,21 @@ pub struct WriteProbe {
 }
 
 /// Written by the probe's thread, read by anyone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     /// Nanoseconds of `CLOCK_BOOTTIME` before the last write that succeeded; 0: none has.
     last_success: AtomicU64,
+    /// Set by the owner: there is a server whose disk matters.
+    watching: AtomicBool,
     /// Set by the owner, once.
     stopped: AtomicBool,
 }
 
 impl WriteProbe {
-    /// Begins to write in `data_dir` every `interval` (a third of the patience of who reads it, or less).
+    /// A probe of `data_dir` that writes every `interval` (a third of the patience of who reads it, or less), once it is told to
+    /// [`watch`](Self::watch).
     pub fn start(data_dir: &Path, interval: Duration) -> io::Result<WriteProbe> {
-        let shared = Arc::new(Shared { last_success: AtomicU64::new(0), stopped: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::default());
         let path = data_dir.join(FILE_NAME);
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -46,6 +50,13 @@ impl WriteProbe {
             .stack_size(64 * 1024)
             .spawn(move || probe(&path, interval, &theirs))?;
         Ok(WriteProbe { shared, thread: thread.thread().clone() })
+    }
+
+    /// Whether to write: at once, if it did not before.
+    pub fn watch(&self, watching: bool) {
+        if !self.shared.watching.swap(watching, Ordering::AcqRel) && watching {
+            self.thread.unpark();
+        }
     }
 
     /// The instant before the newest write that reached the disk; [`Boot::ZERO`] if none has.
@@ -64,6 +75,10 @@ impl Drop for WriteProbe {
 fn probe(path: &Path, interval: Duration, shared: &Shared) {
     let mut failing = false;
     while !shared.stopped.load(Ordering::Acquire) {
+        if !shared.watching.load(Ordering::Acquire) {
+            thread::park();
+            continue;
+        }
         let begun = boot_now();
         match write(path) {
             Ok(()) => {
@@ -104,12 +119,23 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_written_until_there_is_a_server_to_watch() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join(FILE_NAME);
+        let probe = WriteProbe::start(directory.path(), Duration::from_millis(1)).expect("a thread");
+        assert!(!file.exists());
+        probe.watch(true);
+        wait("a write", || file.exists());
+    }
+
+    #[test]
     fn successes_go_on_in_a_directory_that_was_replaced() {
         let directory = tempfile::tempdir().expect("a directory");
         let data_dir = directory.path().join("data");
         std::fs::create_dir(&data_dir).expect("a directory");
         let before = boot_now();
         let probe = WriteProbe::start(&data_dir, Duration::from_millis(1)).expect("a thread");
+        probe.watch(true);
         wait("a first success", || probe.last_success() >= before);
         let first = probe.last_success();
         wait("another success", || probe.last_success() > first);
