@@ -8,3 +8,4 @@ mod patronictl;
 mod pause;
 mod rejoin;
 mod restart;
+mod strangers;

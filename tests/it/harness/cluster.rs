@@ -39,6 +39,7 @@ pub struct Node {
     pub postgres_port: u16,
     pub rest_port: u16,
     pub data_dir: PathBuf,
+    pub config: PathBuf,
     pub log: PathBuf,
     pub agent: Process,
 }
@@ -132,6 +133,7 @@ impl Cluster {
             postgres_port: port(&node["postgres_port"]),
             rest_port: port(&node["rest_port"]),
             data_dir: path(&node["data_directory"]),
+            config: path(&node["config"]),
             log: path(&node["agent"]["launch"]["log"]),
             agent: process(&node["agent"]),
         };
