@@ -45,11 +45,12 @@ impl Drop for Load {
 /// Backends that never wait for a client do not notice that their postmaster is gone: they go on committing.
 async fn write_without_end(server: &Server, writers: u32) {
     let control = server.connect().await;
-    control.batch_execute("CREATE TABLE t (i int)").await.expect("a table");
-    for _ in 0..writers {
+    for writer in 0..writers {
+        // A table each: a backend that waits for another's lock notices the postmaster's death, and ends by itself.
+        control.batch_execute(&format!("CREATE TABLE t{writer} (i int)")).await.expect("a table");
         let client = server.connect().await;
-        let endless = "DO $$ BEGIN LOOP INSERT INTO t VALUES (1); COMMIT; END LOOP; END $$";
-        tokio::spawn(async move { client.batch_execute(endless).await });
+        let endless = format!("DO $$ BEGIN LOOP INSERT INTO t{writer} VALUES (1); COMMIT; END LOOP; END $$");
+        tokio::spawn(async move { client.batch_execute(&endless).await });
     }
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'";
     while control.query_one(busy, &[]).await.expect("a count").get::<_, i64>(0) < i64::from(writers) {}
@@ -256,11 +257,16 @@ async fn what_cannot_start_says_why() {
     assert!(refused.contains("/nowhere/postgres: No such file"), "{refused}");
     let refused = start_unguarded(&spawn).await.expect_err("no such program").to_string();
     assert!(refused.contains("/nowhere/postgres: No such file"), "{refused}");
-    // Begins, and ends by itself: no error of the start, but a fate.
+    // Begins, and ends by itself: a fate, unless guard and server are gone before anybody can ask, which is said as that.
     let mut spawn = server.spawn();
     spawn.args.push("--no_such_setting=1".into());
-    let fate = Guard::start(&spawn).await.expect("a guard").fate().await.expect("the guard's account");
-    assert_eq!(fate.status.expect("its child's status").code(), Some(1));
+    match Guard::start(&spawn).await {
+        Ok(guard) => {
+            let fate = guard.fate().await.expect("the guard's account");
+            assert_eq!(fate.status.expect("its child's status").code(), Some(1));
+        }
+        Err(error) => assert!(matches!(error, GuardError::Vanished { .. }), "{error}"),
+    }
     assert!(server.log().contains("no_such_setting"));
 }
 

@@ -50,7 +50,11 @@ pub fn attach(data_dir: &Path) -> Result<Attached, GuardError> {
 /// The page of a guard, through its table of open files.
 pub(super) fn page_of(guard: Pid) -> Result<Page, GuardError> {
     let number = guard.as_raw_pid();
-    let unreachable = |source| GuardError::Unreachable { pid: number, source };
+    // Of a process that has ended and is not yet buried nothing can be read, which looks like a lack of rights.
+    let unreachable = |source| match has_ended(guard) {
+        true => GuardError::Vanished { pid: number },
+        false => GuardError::Unreachable { pid: number, source },
+    };
     let files = format!("/proc/{number}/fd");
     let page_link = format!("/memfd:{PAGE_NAME} (deleted)");
     for entry in fs::read_dir(&files).map_err(unreachable)? {
@@ -99,10 +103,18 @@ fn is_guard(pid: Pid) -> bool {
 }
 
 fn parent_of(pid: Pid) -> Option<Pid> {
+    Pid::from_raw(stat(pid, 1)?.parse().ok()?)
+}
+
+fn has_ended(pid: Pid) -> bool {
+    stat(pid, 0).is_none_or(|state| matches!(state.as_str(), "Z" | "X"))
+}
+
+/// A field of `/proc/PID/stat` after the name: 0 is the state, 1 the parent.
+fn stat(pid: Pid, field: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    // The name is in parentheses and may itself hold some: count from the last one. Then state, then parent.
-    let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
-    Pid::from_raw(parent.parse().ok()?)
+    // The name is in parentheses and may itself hold some: count from the last one.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(field).map(str::to_owned)
 }
 
 /// The first line of `postmaster.pid`. A negative number is a single-user server, which nobody attaches to.

@@ -41,7 +41,9 @@ pub enum GuardError {
         START_LIMIT.as_secs()
     )]
     Silent,
-    #[error("the guard (process {pid}) ended before it could be reached")]
+    #[error(
+        "the guard (process {pid}) ended before it could be reached; if its server ended at once, PostgreSQL's log says why"
+    )]
     Vanished { pid: i32 },
     #[error(
         "cannot reach the guard's memory (process {pid}): {source}; agent and guard must run as the same \
