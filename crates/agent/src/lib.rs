@@ -1,6 +1,7 @@
 //! The daemon beside a PostgreSQL server: it observes, lets `pgherd_ha` decide, and executes.
 
 pub mod api;
+mod children;
 pub mod config;
 mod daemon;
 pub mod guard;

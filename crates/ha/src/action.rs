@@ -2,8 +2,6 @@
 //!
 //! An action that needs the lease carries its epoch, and the executor refuses it when the lease is of another.
 
-use serde_json::{Map, Value};
-
 use crate::types::{Boot, Epoch, Lsn, SystemId};
 
 /// The server to stream from.
@@ -20,8 +18,10 @@ pub struct Upstream {
 pub enum Action {
     /// Create `initialize` with an empty value, unless it exists.
     ClaimInitialize,
-    /// The one who claimed it is gone: remove the empty key.
-    RemoveClaim,
+    /// The one who claimed it is gone: remove the empty key, if it still is the one that was seen.
+    RemoveClaim {
+        version: i64,
+    },
     WriteInitialize {
         epoch: Epoch,
         system_id: SystemId,
@@ -60,7 +60,8 @@ pub enum Action {
     Follow {
         upstream: Option<Upstream>,
     },
-    /// Keep exactly these physical replication slots of members.
+    /// Keep exactly these physical replication slots of members. On a standby none: what a former primary keeps for others would hold
+    /// its log for ever.
     SyncSlots {
         members: Vec<String>,
     },
@@ -91,7 +92,7 @@ pub enum Job {
     PostBootstrap {
         epoch: Epoch,
     },
-    /// Copy the upstream's data beside ours, then stop ours and put the copy in its place.
+    /// Stop our server, copy the upstream's data beside ours, and put the copy in its place when it is complete.
     Clone {
         source: Upstream,
     },
@@ -174,6 +175,3 @@ pub enum WakeReason {
     /// A scheduled switchover is due.
     Schedule,
 }
-
-/// A configuration to be written, as the user will see it.
-pub type DynamicConfig = Map<String, Value>;

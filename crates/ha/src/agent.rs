@@ -48,6 +48,16 @@ impl Agent {
         Agent { settings, memory: Memory::default() }
     }
 
+    /// Whether this node keeps out of every race for now; the others must know, or they would wait for it if it is ahead of them.
+    pub fn keeps_out_of_races(&self, now: Boot) -> bool {
+        now < self.memory.no_race_until || self.memory.unguarded_since.is_some()
+    }
+
+    /// This node took the key of `epoch` and must not lead under it: it is given back before anything else is done.
+    pub fn give_up(&mut self, epoch: Epoch) {
+        self.memory.give_up = Some(epoch);
+    }
+
     /// Decides what to do. Total: every combination of inputs has an answer.
     pub fn decide(&mut self, store: Store<'_>, local: &Local, now: Now) -> Decision {
         let empty = View::default();
@@ -98,6 +108,9 @@ fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
     }
     if let Some(plan) = job::plan(at, memory) {
         return plan;
+    }
+    if !at.paused && at.local.is_writer() && matches!(at.standing, Standing::Other(_)) {
+        return Plan::act(Rule::FenceUnlicensedPrimary, [Action::Fence]);
     }
     if let Some(plan) = request::plan(at) {
         return plan;
@@ -201,6 +214,8 @@ pub(crate) struct Memory {
     /// Since when the candidates of a switchover are asked.
     pub switchover_since: Option<Boot>,
     pub starts: Starts,
+    /// Since when the server runs without a guard.
+    pub unguarded_since: Option<Boot>,
     /// The leadership that this node gives up as soon as its server is down.
     pub give_up: Option<Epoch>,
     /// No race before this instant (after a failed promotion).
@@ -227,19 +242,28 @@ impl Memory {
         if at.local.running().is_some() {
             self.starts = Starts::default();
         }
-        if at.standing != Standing::Nobody {
+        if at.standing != Standing::Nobody || !at.reachable {
             self.race = None;
         }
         if let Postgres::Running(_) | Postgres::Starting { .. } = at.local.postgres {
             self.hand_over_since = None;
         }
+        self.unguarded_since = match at.local.guarded || at.local.running().is_none() {
+            true => None,
+            false => self.unguarded_since.or(Some(at.now.boot)),
+        };
         if at.view.failover_request().is_none() {
             self.switchover_since = None;
         }
         self.unreachable_since = if at.reachable { None } else { self.unreachable_since.or(Some(at.now.boot)) };
-        if self.give_up.is_some_and(|epoch| at.standing != Standing::Mine(epoch)) {
+        // A view without a leader may be older than the key that was taken.
+        if self.give_up.is_some_and(|epoch| ![Standing::Mine(epoch), Standing::Nobody].contains(&at.standing)) {
             self.give_up = None;
         }
+    }
+
+    pub fn is_unguarded_for(&self, at: &Situation<'_>, limit: Duration) -> bool {
+        self.unguarded_since.is_some_and(|since| at.now.boot.since(since) >= limit)
     }
 
     /// Counts an attempt to start, or says how long to wait before the next: none before the second, then 1 s doubling up to

@@ -60,13 +60,13 @@ fn is_leftover(at: &Situation<'_>, control: &ControlFile) -> bool {
 }
 
 fn without_data(at: &Situation<'_>, memory: &mut Memory) -> Plan {
-    match (at.standing, at.view.initialize.as_deref()) {
+    match (at.standing, &at.view.initialize) {
         (Standing::Mine(_) | Standing::Other(_), _) => copy(at),
         (Standing::Nobody, None) if at.settings.nofailover => Plan::wait(Rule::WaitForBootstrap),
         (Standing::Nobody, None) => Plan::act(Rule::ClaimBootstrap, [Action::ClaimInitialize]),
-        (Standing::Nobody, Some("")) if at.local.claimed_initialize => initdb(at),
-        (Standing::Nobody, Some("")) => claimed_by_another(at, memory),
-        (Standing::Nobody, Some(_)) => Plan::wait(Rule::WaitForLeaderToClone),
+        (Standing::Nobody, Some(key)) if !key.value.is_empty() => Plan::wait(Rule::WaitForLeaderToClone),
+        (Standing::Nobody, Some(_)) if at.local.claimed_initialize => initdb(at),
+        (Standing::Nobody, Some(claim)) => claimed_by_another(at, memory, claim.version),
     }
 }
 
@@ -79,7 +79,7 @@ fn initdb(at: &Situation<'_>) -> Plan {
     }
 }
 
-fn claimed_by_another(at: &Situation<'_>, memory: &mut Memory) -> Plan {
+fn claimed_by_another(at: &Situation<'_>, memory: &mut Memory, version: i64) -> Plan {
     let at_work = at.view.members.iter().any(|member| {
         member.name != at.me()
             && matches!(
@@ -99,7 +99,7 @@ fn claimed_by_another(at: &Situation<'_>, memory: &mut Memory) -> Plan {
         return Plan::wait(Rule::WaitForBootstrap);
     }
     memory.idle_claim_since = None;
-    Plan::act(Rule::RemoveAbandonedClaim, [Action::RemoveClaim])
+    Plan::act(Rule::RemoveAbandonedClaim, [Action::RemoveClaim { version }])
 }
 
 /// A copy of the leader's data, beside whatever is there.

@@ -21,7 +21,7 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Option<Plan> {
         return Some(Plan::act(Rule::PermitOver, [Action::Fence]));
     }
     if let (Standing::Mine(epoch), Job::StartPrimary { .. }) = (at.standing, &running.job)
-        && at.now.boot.since(running.since) > at.settings.primary_start_timeout
+        && at.now.boot.since(running.since) > at.settings.start_patience()
         && leader::another_could_lead(at)
     {
         memory.give_up = Some(epoch);

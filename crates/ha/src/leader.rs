@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::action::{Action, Job, StopMode, WakeReason};
 use crate::agent::{Memory, Plan, Situation};
-use crate::local::{JobOutcome, Postgres, Running};
+use crate::local::{ControlState, JobOutcome, Postgres, Running};
 use crate::rule::Rule;
 use crate::switchover;
 use crate::types::{Boot, Epoch, Timeline};
@@ -16,14 +16,17 @@ use crate::view::{Member, MemberState};
 const SLOT_RETENTION: Duration = Duration::from_secs(1800);
 
 /// Slots are compared with the members at least this often, whatever happened.
-const SLOT_ROUND: Duration = Duration::from_secs(10);
+pub(crate) const SLOT_ROUND: Duration = Duration::from_secs(10);
 
 pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
     match &at.local.postgres {
         Postgres::Stopped => server_down(at, memory, epoch),
+        Postgres::Running(running) if running.in_recovery && memory.give_up == Some(epoch) => {
+            Plan::act(Rule::GiveKeyBack, [Action::Release { epoch }])
+        }
         Postgres::Starting { since } => starting(at, memory, epoch, *since),
         _ if at.local.is_writer() && at.lease_is_over(epoch) => Plan::act(Rule::PermitOver, [Action::Fence]),
-        _ if !at.local.guarded => Plan::act(Rule::WaitForGuard, [Action::Guard, Action::Renew { epoch }]),
+        _ if !at.local.guarded => unguarded(at, memory, epoch),
         _ if !at.permitted() => Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
             .wake(at.soon(at.settings.retry_timeout / 4, WakeReason::Retry)),
         Postgres::Silent { since, .. } => silent(at, memory, epoch, *since),
@@ -55,7 +58,13 @@ fn server_down(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
     if let Err(wake) = memory.may_start(at.now.boot) {
         return Plan::wait(Rule::RetryLater).wake(wake);
     }
-    if at.local.control().is_some_and(|control| control.was_primary()) {
+    let was_primary = at.local.control().is_some_and(|control| control.was_primary());
+    // One that was stopped in order has not crashed, and nobody else may have its last record.
+    let crashed = at.local.control().is_some_and(|control| control.state != ControlState::ShutDown);
+    if was_primary && crashed && at.settings.primary_start_timeout.is_zero() && another_could_lead(at) {
+        return Plan::act(Rule::FailOverAfterCrash, [Action::Release { epoch }]);
+    }
+    if was_primary {
         Plan::act(Rule::RestartCrashedPrimary, [Action::Run(Job::StartPrimary { epoch })])
     } else {
         Plan::act(Rule::StartStandbyToPromote, [Action::Run(Job::StartStandby { upstream: None })])
@@ -63,7 +72,7 @@ fn server_down(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
 }
 
 fn starting(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) -> Plan {
-    if at.now.boot.since(since) > at.settings.primary_start_timeout && another_could_lead(at) {
+    if at.now.boot.since(since) > at.settings.start_patience() && another_could_lead(at) {
         memory.give_up = Some(epoch);
         return Plan::act(Rule::PrimaryStartTimeout, [Action::Run(Job::Stop(StopMode::Immediate))]);
     }
@@ -73,6 +82,22 @@ fn starting(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) 
         Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
     };
     plan.wake(at.soon(Duration::from_millis(50), WakeReason::Settling))
+}
+
+/// Without a guard nobody leads for long. A primary that cannot be given one (its last was killed, say, and no process can be started) is
+/// stopped in order, to be started again as the child of a new one; a standby that was to be promoted leaves the key to others.
+fn unguarded(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
+    if !memory.is_unguarded_for(at, at.settings.retry_timeout) {
+        return Plan::act(Rule::WaitForGuard, [Action::Guard, Action::Renew { epoch }]);
+    }
+    if at.local.is_writer() {
+        let stopped = at.local.last(|job| matches!(job, Job::Stop(_)));
+        let hangs = stopped.is_some_and(|last| memory.unguarded_since.is_some_and(|since| last.at >= since));
+        let mode = if hangs { StopMode::Immediate } else { StopMode::Planned };
+        return Plan::act(Rule::NoGuard, [Action::Run(Job::Stop(mode))]);
+    }
+    memory.no_race_until = at.now.boot + at.settings.ttl;
+    Plan::act(Rule::NoGuard, [Action::Release { epoch }])
 }
 
 /// A server that does not answer may be busy, so it keeps the key for as long as one that starts may. One that was told to stop in
@@ -89,7 +114,9 @@ fn silent(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) ->
         let stop = Action::Run(Job::Stop(StopMode::Immediate));
         return Plan::act(Rule::StopHangs, clear.into_iter().chain([stop]));
     }
-    if at.now.boot.since(since) > at.settings.primary_start_timeout && another_could_lead(at) {
+    // A slow answer is no crash, however short the time is that a start may take.
+    let patience = at.settings.primary_start_timeout.max(at.settings.ttl);
+    if at.now.boot.since(since) > patience && another_could_lead(at) {
         memory.give_up = Some(epoch);
         return Plan::act(Rule::PrimarySilent, [Action::Run(Job::Stop(StopMode::Immediate))]);
     }
@@ -120,18 +147,19 @@ pub(crate) fn lead(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, runnin
     if let Some(plan) = switchover::requested(at, memory, running) {
         return plan;
     }
+    // Those that others wait for come first: an action that fails ends the round.
     let mut actions = Vec::from_iter(missing_config(at, epoch));
     let status_due = at.now.boot.since(memory.status_written) >= at.settings.loop_wait;
     if status_due && at.view.status.optime != running.position {
         memory.status_written = at.now.boot;
         actions.push(Action::WriteStatus { epoch, optime: running.position });
     }
-    if history_is_behind(at, running.timeline) {
-        actions.push(Action::WriteHistory { epoch });
-    }
-    actions.extend(slots(at, memory));
     if !running.checkpointed {
         actions.push(Action::Checkpoint);
+    }
+    actions.extend(slots(at, memory));
+    if history_is_behind(at, running.timeline) {
+        actions.push(Action::WriteHistory { epoch });
     }
     Plan::act(if at.paused { Rule::PausedLead } else { Rule::Lead }, actions)
 }

@@ -25,7 +25,7 @@ mod types;
 mod view;
 mod without_store;
 
-pub use action::{Action, DynamicConfig, Job, StopMode, Upstream, Wake, WakeReason};
+pub use action::{Action, Job, StopMode, Upstream, Wake, WakeReason};
 pub use agent::{Agent, Decision, Store};
 pub use local::{
     ControlFile, ControlState, DataDirectory, Divergence, JobInProgress, JobOutcome, JobResult, Local, Peer,

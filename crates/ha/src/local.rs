@@ -188,7 +188,7 @@ pub struct Settings {
     pub ttl: Duration,
     /// In bytes, against the last position that the leader wrote to `status`.
     pub maximum_lag_on_failover: u64,
-    /// How long a leader's PostgreSQL may take to start before it gives up the key.
+    /// How long a leader's PostgreSQL may take to start before it gives up the key; 0: it gives it up without trying, after a crash.
     pub primary_start_timeout: Duration,
     pub check_timeline: bool,
     pub nofailover: bool,
@@ -196,6 +196,14 @@ pub struct Settings {
     /// pg_rewind may be used where the control file allows it.
     pub use_pg_rewind: bool,
     pub use_slots: bool,
+}
+
+impl Settings {
+    /// How long a start may take that has been begun. With `primary_start_timeout` 0 a crash is failed over before any start; one that is
+    /// made all the same (after an orderly stop, or since nobody else can lead) gets its chance.
+    pub(crate) fn start_patience(&self) -> Duration {
+        if self.primary_start_timeout.is_zero() { self.ttl } else { self.primary_start_timeout }
+    }
 }
 
 impl Local {

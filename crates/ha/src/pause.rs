@@ -6,6 +6,7 @@ use crate::agent::{Memory, Plan, Situation, Standing};
 use crate::bootstrap::upstream;
 use crate::local::{DataDirectory, Postgres};
 use crate::rule::Rule;
+use crate::view::FailoverKey;
 use crate::{leader, replica, switchover};
 
 pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
@@ -43,9 +44,10 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Plan {
     }
 }
 
-/// An operator asked for a failover to this node.
+/// An operator asked for a failover to this node, now: what is scheduled waits for the end of the pause.
 fn named(at: &Situation<'_>) -> bool {
-    at.view.failover_request().is_some_and(|request| request.member.as_deref() == Some(at.me()))
+    let now = |request: &&FailoverKey| request.scheduled_at.is_none();
+    at.view.failover_request().filter(now).is_some_and(|request| request.member.as_deref() == Some(at.me()))
 }
 
 fn promotion(at: &Situation<'_>, epoch: crate::Epoch) -> Vec<Action> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::action::{Action, Job, Upstream, WakeReason};
 use crate::agent::{Memory, Plan, Situation};
 use crate::bootstrap::upstream;
+use crate::leader::SLOT_ROUND;
 use crate::local::{Divergence, JobOutcome, Postgres, Running, Verdict};
 use crate::rule::Rule;
-use crate::types::Epoch;
+use crate::types::{Boot, Epoch};
 
 /// A standby that does not stream is compared with the leader again after this time.
 const NOT_STREAMING: Duration = Duration::from_secs(5);
@@ -19,14 +20,12 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 
 pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
-    if at.local.is_writer() {
-        return Plan::act(Rule::FenceUnlicensedPrimary, [Action::Fence]);
-    }
-    let leader = at.view.leader_member().and_then(upstream);
+    // A key of this node's own former session leads nobody.
+    let leader = at.view.leader_member().filter(|leader| leader.name != at.me()).and_then(upstream);
     match &at.local.postgres {
         Postgres::Stopped => server_down(at, memory, epoch, leader),
         Postgres::Starting { .. } => follow(at, leader, Rule::StandbyStarting),
-        Postgres::Running(running) => following(at, epoch, leader, running),
+        Postgres::Running(running) => following(at, memory, epoch, leader, running),
         Postgres::Silent { .. } | Postgres::Orphans => Plan::wait(Rule::Follow),
     }
 }
@@ -44,7 +43,13 @@ fn server_down(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, leader: Op
     }
 }
 
-fn following(at: &Situation<'_>, epoch: Epoch, leader: Option<Upstream>, running: &Running) -> Plan {
+fn following(
+    at: &Situation<'_>,
+    memory: &mut Memory,
+    epoch: Epoch,
+    leader: Option<Upstream>,
+    running: &Running,
+) -> Plan {
     if leader.is_some() && at.local.following != leader {
         return Plan::act(Rule::ChangeUpstream, [Action::Follow { upstream: leader }])
             .wake(at.soon(Duration::from_millis(100), WakeReason::Settling));
@@ -59,8 +64,18 @@ fn following(at: &Situation<'_>, epoch: Epoch, leader: Option<Upstream>, running
     };
     match leader {
         Some(leader) if stale => check(at, epoch, leader),
-        _ => Plan::wait(Rule::Follow),
+        _ => Plan::act(Rule::Follow, no_slots(at, memory)),
     }
+}
+
+/// Now and then: a standby keeps no slots for others. A new primary makes them anew.
+fn no_slots(at: &Situation<'_>, memory: &mut Memory) -> Option<Action> {
+    let due = at.now.boot.since(memory.slots_synced) >= SLOT_ROUND;
+    if memory.slots_synced == Boot::ZERO || due {
+        let first = std::mem::replace(&mut memory.slots_synced, at.now.boot) == Boot::ZERO;
+        return (at.settings.use_slots && !first).then(|| Action::SyncSlots { members: Vec::new() });
+    }
+    None
 }
 
 pub(crate) fn follow(at: &Situation<'_>, leader: Option<Upstream>, rule: Rule) -> Plan {

@@ -43,11 +43,14 @@ rules! {
     LeadWithoutStore "the store is not reachable and the permit still holds: going on as primary";
     ProveLease "the leader key is ours but no renewal proves it yet: proving it";
     WaitForGuard "the server has no guard: giving it one before it may lead";
+    GiveKeyBack "this node must not lead under the key that it took: giving it back";
+    NoGuard "the server cannot be given a guard: it must not lead without";
     PermitOver "the permit is over: no writer may be left";
     StopBeforePermitEnds "the lease could not be renewed and the permit is about to end: stopping the primary in order";
     Promote "this node holds the leader key: promoting";
     Promoting "the promotion is under way";
     RestartCrashedPrimary "the primary's server is down and the key is ours: starting it again";
+    FailOverAfterCrash "the primary has crashed, another node can lead and primary_start_timeout is 0: giving up the key";
     StartStandbyToPromote "the key is ours and the directory is a standby's: starting it as a standby first";
     PrimaryStarting "the primary's server is starting";
     PrimaryStartTimeout "the primary's server did not start in time and another node can lead: giving up the key";

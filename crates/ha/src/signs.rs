@@ -3,7 +3,7 @@
 //! An acknowledged write proves that the session lived at that moment. It does not prolong it: a follower hears of its clients and tells
 //! the ensemble's leader, who alone ends sessions, only every half tick. So after a silence (a stopped agent, a suspended machine) the
 //! leader may end the session within the next half tick, right after it has acknowledged a write. A lease is therefore counted from a sign of
-//! life that the leader must know of: a request that an acknowledged write followed half a tick later on the same connection (whatever
+//! life that the leader must know of: a request that an acknowledged write followed a whole tick later on the same connection (whatever
 //! the follower sends arrives in order), or the connection's opening, which the leader itself confirms.
 
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ use crate::types::Boot;
 /// Signs closer than this to the one before tell nothing new.
 const APART: Duration = Duration::from_millis(50);
 
-/// Signs that are remembered: those of 12 s, and the longest tick (a quarter of a session of 40 s) is looked back for three quarters.
+/// Signs that are remembered: those of 12 s; the longest tick is 10 s (a quarter of a session of 40 s).
 const KEPT: usize = 240;
 
 /// The signs of life on one connection.
@@ -44,8 +44,8 @@ impl SignsOfLife {
     /// The instant that a lease counts from, for a write that was sent at `sent` and has been acknowledged. `tick`: by how much its end is
     /// early, which covers the half tick and as much again.
     pub fn counts_from(&self, sent: Boot, tick: Duration) -> Boot {
-        // Half a tick, and half of that for a follower that is late to tell.
-        let told = sent - tick * 3 / 4;
+        // Half a tick of the server's, which may be twice as long as the one that is assumed.
+        let told = sent - tick;
         let known = self.answered.iter().rev().find(|at| **at <= told).copied().unwrap_or(self.opened);
         sent.min(known.max(self.opened) + tick)
     }
@@ -84,7 +84,7 @@ mod tests {
         let mut signs = beating(10_000);
         assert_eq!(signs.counts_from(at(18_000), TICK), at(12_000));
         signs.answered(at(18_000));
-        assert_eq!(signs.counts_from(at(19_000), TICK), at(12_000), "the leader may not have been told yet");
-        assert_eq!(signs.counts_from(at(19_500), TICK), at(19_500));
+        assert_eq!(signs.counts_from(at(19_900), TICK), at(12_000), "the leader may not have been told yet");
+        assert_eq!(signs.counts_from(at(20_000), TICK), at(20_000));
     }
 }

@@ -8,7 +8,7 @@ use crate::action::{Action, Job, StopMode, WakeReason};
 use crate::agent::{Memory, Plan, Situation};
 use crate::local::{ControlState, Peer, PeerAnswer, Running};
 use crate::rule::Rule;
-use crate::types::{Boot, Epoch, Lsn};
+use crate::types::{Boot, Epoch, Timeline, Wall};
 use crate::view::{FailoverKey, Member, MemberState};
 
 /// How long the candidates may take to say where they are.
@@ -42,12 +42,11 @@ pub(crate) fn requested(at: &Situation<'_>, memory: &mut Memory, running: &Runni
         if at.paused {
             return None;
         }
-        let late = at.now.wall.duration_since(due);
-        if late > jiff::SignedDuration::try_from(STALE).unwrap_or(jiff::SignedDuration::MAX) {
-            return refuse();
-        }
-        if late.is_negative() {
+        if at.now.wall < due {
             return None;
+        }
+        if !is_due(request, at.now.wall) {
+            return refuse();
         }
     }
     let names = candidates(at, request);
@@ -62,11 +61,20 @@ pub(crate) fn requested(at: &Situation<'_>, memory: &mut Memory, running: &Runni
                 .wake(at.soon(LOOK_AGAIN * 4, WakeReason::Settling)),
         ),
         None => refuse(),
-        Some(poll) if poll.peers.iter().any(|peer| is_ready(at, request, peer, running.position)) => {
+        Some(poll) if poll.peers.iter().any(|peer| is_ready(at, request, peer, running)) => {
             Some(Plan::act(Rule::SwitchoverStop, [Action::Run(Job::Stop(StopMode::Planned))]))
         }
         Some(_) => refuse(),
     }
+}
+
+/// Its time has come, and is not long over: an old schedule that nobody carried out says nothing about today.
+pub(crate) fn is_due(request: &FailoverKey, now: Wall) -> bool {
+    let stale = jiff::SignedDuration::try_from(STALE).unwrap_or(jiff::SignedDuration::MAX);
+    request.scheduled_at.is_none_or(|due| {
+        let late = now.duration_since(due);
+        !late.is_negative() && late <= stale
+    })
 }
 
 /// This node, which leads, is the one that was asked for; or any but the former leader was.
@@ -90,8 +98,10 @@ pub(crate) fn hand_over(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -
     let request_or_any = request.unwrap_or(&any);
     let names = candidates(at, request_or_any);
     let since = *memory.hand_over_since.get_or_insert(at.now.boot);
-    let holds =
-        |peer: &Peer| is_candidate(request_or_any, peer).is_some_and(|answer| answer.position > control.checkpoint);
+    let holds = |peer: &Peer| {
+        is_candidate(request_or_any, peer)
+            .is_some_and(|answer| is_on(answer, control.timeline) && answer.position > control.checkpoint)
+    };
     let poll = at.local.peers.as_ref().filter(|poll| poll.asked >= since);
     if poll.is_some_and(|poll| poll.peers.iter().any(holds)) {
         return Some(Plan::act(Rule::HandOver, [Action::Release { epoch }]));
@@ -115,8 +125,8 @@ fn give_up_hand_over(at: &Situation<'_>, epoch: Epoch) -> Plan {
 }
 
 fn concerns(at: &Situation<'_>, request: &FailoverKey) -> bool {
-    let due = request.scheduled_at.is_none_or(|due| due <= at.now.wall);
-    due && request.leader.as_deref().is_none_or(|leader| leader == at.me())
+    is_due(request, at.now.wall)
+        && request.leader.as_deref().is_none_or(|leader| leader == at.me())
         && request.member.as_deref() != Some(at.me())
 }
 
@@ -137,9 +147,17 @@ fn is_candidate<'a>(request: &FailoverKey, peer: &'a Peer) -> Option<&'a PeerAns
     (wanted && answer.in_recovery && !answer.nofailover && !answer.watchdog_failed).then_some(answer)
 }
 
-fn is_ready(at: &Situation<'_>, request: &FailoverKey, peer: &Peer, position: Lsn) -> bool {
-    is_candidate(request, peer)
-        .is_some_and(|answer| position.0.saturating_sub(answer.position.0) <= at.settings.maximum_lag_on_failover)
+/// A position of another timeline says nothing: a former primary that has not been rewound may be "ahead". Who does not tell its
+/// timeline is taken at its word.
+fn is_on(answer: &PeerAnswer, timeline: Timeline) -> bool {
+    answer.timeline.is_none_or(|theirs| theirs == timeline)
+}
+
+fn is_ready(at: &Situation<'_>, request: &FailoverKey, peer: &Peer, primary: &Running) -> bool {
+    is_candidate(request, peer).is_some_and(|answer| {
+        let lag = primary.position.0.saturating_sub(answer.position.0);
+        is_on(answer, primary.timeline) && lag <= at.settings.maximum_lag_on_failover
+    })
 }
 
 /// When the request falls due, as an instant to wake up at.

@@ -20,7 +20,7 @@ pub struct Versioned<T> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
     /// `None`: nobody bootstrapped. `Some("")`: somebody does now. Else the system identifier in decimal.
-    pub initialize: Option<String>,
+    pub initialize: Option<Versioned<String>>,
     /// The dynamic configuration, as the user wrote it. `None` if absent or not a JSON object.
     pub config: Option<Versioned<Map<String, Value>>>,
     pub leader: Option<Leader>,
@@ -52,7 +52,7 @@ impl View {
 
     /// The identifier in `initialize`, if it is a valid one (ten digits or more, and nothing else).
     pub fn system_id(&self) -> Option<crate::SystemId> {
-        let text = self.initialize.as_deref()?;
+        let text = &self.initialize.as_ref()?.value;
         let valid = text.len() >= 10 && text.bytes().all(|b| b.is_ascii_digit());
         valid.then(|| text.parse().ok().map(crate::SystemId)).flatten()
     }
@@ -349,7 +349,7 @@ mod tests {
     fn a_valid_initialize_is_ten_digits_or_more() {
         for (text, valid) in [("7123456789012345678", true), ("", false), ("123456789", false), ("12345678901x", false)]
         {
-            let view = View { initialize: Some(text.into()), ..View::default() };
+            let view = View { initialize: Some(Versioned { value: text.into(), version: 0 }), ..View::default() };
             assert_eq!(view.system_id().is_some(), valid, "{text:?}");
         }
     }

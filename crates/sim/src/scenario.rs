@@ -57,7 +57,7 @@ impl Scenario {
         Scenario {
             ttl,
             retry_timeout: Duration::from_secs(3),
-            primary_start_timeout: Duration::from_secs(rng.pick(&[300, 300, 1])),
+            primary_start_timeout: Duration::from_secs(rng.pick(&[300, 300, 1, 0])),
             tick,
             longest_session: longest,
             faults,

@@ -9,7 +9,7 @@ use pgherd_agent::postgres::base_backup::{CopyProgress, base_backup};
 use pgherd_agent::postgres::data_directory::{self, DataDirectory, Marker};
 use pgherd_agent::postgres::lineage::{LocalKind, LocalPosition, RewindVerdict, needs_rewind};
 use pgherd_agent::postgres::parameters::start_settings;
-use pgherd_agent::postgres::stop::{StopMode, stop, terminate_silent_walsenders};
+use pgherd_agent::postgres::stop::terminate_silent_walsenders;
 use pgherd_agent::postgres::{Postmaster, Recovery, control_data, installation, promote, rewind, slots};
 use pgherd_ha::{Lsn, Timeline};
 use rustix::process::Signal;
@@ -158,7 +158,8 @@ fn a_clean_stop_needs_no_rewind_and_a_frozen_standby_does_not_hold_it() {
             promote::checkpoint(&primary.server, LIMIT).await.expect("a checkpoint");
             let postmaster = Postmaster::find(&primary.server.data_dir).expect("it runs");
             let started = Instant::now();
-            stop(&postmaster, StopMode::Fast, LIMIT).await.expect("stopped");
+            postmaster.signal(Signal::INT).expect("signalled");
+            tokio::time::timeout(LIMIT, postmaster.exited()).await.expect("in time").expect("stopped");
             assert!(started.elapsed() < Duration::from_secs(3), "the stop took {:?}", started.elapsed());
             primary.end(Signal::QUIT);
             rustix::process::kill_process(receiver, Signal::CONT).expect("goes on");
@@ -179,7 +180,6 @@ fn a_clean_stop_needs_no_rewind_and_a_frozen_standby_does_not_hold_it() {
             primary.until("streaming", |seen| seen.replication_state() == Some("streaming")).await;
             let seen = standby.until("the slot in use", |seen| !seen.walsenders.is_empty()).await;
             assert_eq!(seen.slots.len(), 1);
-            slots::advance(&mut standby.connection, "n1", Lsn(0x10)).await.expect("never back");
             slots::remove(&mut standby.connection, "n1").await.expect("dropped");
             assert_eq!(standby.observe().await.slots, []);
         },

@@ -98,9 +98,11 @@ impl Node {
             .spawn()
             .expect("postgres starts");
         self.child = Some(child);
-        ready::wait_ready(&self.server, LIMIT, std::future::pending(), |_| ()).await.unwrap_or_else(|error| {
-            panic!("{}: {}\n{}", self.server.name, error.full(), self.log());
-        });
+        let started = Instant::now();
+        while let Err(error) = self.connection.connect().await {
+            assert!(started.elapsed() < LIMIT, "{}: {}\n{}", self.server.name, error.full(), self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub fn log(&self) -> String {

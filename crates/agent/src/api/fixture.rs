@@ -272,7 +272,8 @@ impl Fixture {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let store = Arc::new(FakeStore::new(view));
         let (sender, commands) = mpsc::channel(QUEUE);
-        let (route, node) = watch::channel(Arc::new(node_route()));
+        let (route, mut node) = watch::channel(Arc::new(node_route()));
+        node.mark_changed();
         let api = ApiState {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot(boot_now()))),
             permit: Arc::new(ArcSwap::from_pointee(Permit::None)),

@@ -36,7 +36,7 @@ pub struct RouteSource {
 }
 
 impl RouteSource {
-    /// `node` is set by the daemon; its `epoch`, `permit_ms` and `paused` are checked against the permit at each line.
+    /// `node` is set by the daemon, for the first time after its first round; its `epoch`, `permit_ms` and `paused` are checked against the permit at each line.
     pub fn new(node: watch::Receiver<Arc<NodeRoute>>) -> RouteSource {
         RouteSource { node, free: Arc::new(Semaphore::new(MAX_STREAMS)) }
     }
@@ -45,7 +45,8 @@ impl RouteSource {
 pub fn stream_route(api: &ApiState, received: Boot) -> Response {
     let Ok(slot) = api.route.free.clone().try_acquire_owned() else {
         let text = format!("{MAX_STREAMS} entrypoints listen already; ask GET / instead");
-        return reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
+        // Not 503, which a plain Patroni answers to any path that it does not know.
+        return reply::text(StatusCode::TOO_MANY_REQUESTS, text);
     };
     let lines = Lines { node: api.route.node.clone(), permit: api.permit.clone(), received, first: true, _slot: slot };
     let body = Body::from_stream(stream::unfold(lines, |mut lines| async move {
@@ -69,7 +70,10 @@ struct Lines {
 
 impl Lines {
     async fn next(&mut self) -> Option<Bytes> {
-        if !std::mem::replace(&mut self.first, false) {
+        if std::mem::replace(&mut self.first, false) {
+            // What stands there before the daemon's first round is not so; an entrypoint would end the sessions of a primary for it.
+            self.node.changed().await.ok()?;
+        } else {
             let wait = heartbeat(&self.permit.load(), boot_now());
             if let Ok(Err(_)) = tokio::time::timeout(wait, self.node.changed()).await {
                 return None;
@@ -134,7 +138,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_line_goes_out_at_once_then_on_every_change_and_at_least_every_second() {
-        let (daemon, node) = watch::channel(Arc::new(super::super::fixture::node_route()));
+        let (daemon, mut node) = watch::channel(Arc::new(super::super::fixture::node_route()));
+        node.mark_changed();
         let source = RouteSource::new(node);
         let permit = PermitCell::default();
         let slot = source.free.clone().try_acquire_owned().expect("a free place");

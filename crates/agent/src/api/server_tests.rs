@@ -195,7 +195,7 @@ async fn streams_are_bounded_and_end_with_the_daemon() {
         next_message(&mut stream).await;
         streams.push(stream);
     }
-    assert_eq!(first_line(address, "GET /pgherd/route HTTP/1.0\r\n\r\n").await, "HTTP/1.0 503 Service Unavailable");
+    assert_eq!(first_line(address, "GET /pgherd/route HTTP/1.0\r\n\r\n").await, "HTTP/1.0 429 Too Many Requests");
     let Fixture { route, .. } = fixture;
     drop(route);
     for mut stream in streams {

@@ -4,7 +4,6 @@
 //! Patroni's interface (contract: environment variables); the types are the table's (`options`). Empty values count as absent.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 
 use serde_json::{Map, Value};
 
@@ -196,16 +195,6 @@ impl Environment {
     }
 }
 
-/// The variables of this process that a child (PostgreSQL, a callback) must not inherit: passwords may be among them, and
-/// PostgreSQL's own children would show them.
-pub fn not_inherited() -> Vec<OsString> {
-    std::env::vars_os().map(|(name, _)| name).filter(|name| is_private(&name.to_string_lossy())).collect()
-}
-
-fn is_private(name: &str) -> bool {
-    [PREFIX, "KUBERNETES_"].iter().any(|prefix| name.starts_with(prefix)) || [GUARD, "NOTIFY_SOCKET"].contains(&name)
-}
-
 /// The option that a variable sets; `None` if it sets none.
 fn path_of(variable: &str) -> Option<Path> {
     let path = |parts: &[&str]| Some(parts.iter().map(|part| (*part).to_owned()).collect());
@@ -358,13 +347,5 @@ mod tests {
             text.starts_with("PATRONI_ZOOKEEPER_SET_ACLS: zookeeper.set_acls: expected a mapping in YAML"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn children_inherit_no_passwords() {
-        for name in ["PATRONI_SUPERUSER_PASSWORD", "KUBERNETES_PORT", "NOTIFY_SOCKET", "PGHERD_GUARD"] {
-            assert!(is_private(name), "{name}");
-        }
-        assert!(!is_private("PATH"));
     }
 }

@@ -30,7 +30,7 @@ pub use crate::postgres::Secret;
 pub use address::{Address, AddressError, Listen};
 pub use cache::{read_cache, write_cache};
 pub use dynamic::{Dynamic, SynchronousMode};
-pub use environment::{Environment, not_inherited};
+pub use environment::Environment;
 pub use merge::patch;
 pub use place::{Place, Problem, Problems, Severity};
 pub use postgresql::{Bootstrap, Node, Postgresql};
@@ -100,6 +100,26 @@ impl Config {
             Some(config) if errors.0.is_empty() => Ok(Config { warnings, ..config }),
             _ => Err(ConfigError::Invalid(errors)),
         }
+    }
+
+    /// Keys that differ and must not while the agent runs: it would go on under another identity, or on other data, beside the server
+    /// that it has started.
+    pub fn fixed_differences(&self, new: &Config) -> Vec<&'static str> {
+        let differs = [
+            ("name", self.name != new.name),
+            ("scope", self.scope != new.scope),
+            ("namespace", self.namespace != new.namespace),
+            ("postgresql.data_dir", self.node.data_dir != new.node.data_dir),
+            ("zookeeper", self.store != new.store),
+        ];
+        differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    }
+
+    /// Keys that differ and are in force only once the agent is started again.
+    pub fn later_differences(&self, new: &Config) -> Vec<&'static str> {
+        let differs =
+            [("restapi.listen", self.restapi.listen != new.restapi.listen), ("guard.mode", self.guard != new.guard)];
+        differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
     /// `None` if something required is missing; then it is among the problems.

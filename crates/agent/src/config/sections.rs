@@ -211,14 +211,14 @@ impl Log {
 }
 
 /// `zookeeper`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZooKeeper {
     /// Never empty.
     pub hosts: Vec<Address>,
 }
 
 /// The store: the section of the file that is there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
     ZooKeeper(ZooKeeper),
 }

@@ -101,6 +101,7 @@ impl Commands {
     ) {
         match busy {
             Some(job) if !force => answer(reply, Err(ReinitializeRefused::Busy(job.name().into()))),
+            _ if self.reinitialize.is_some() => answer(reply, Err(ReinitializeRefused::Busy("reinitialize".into()))),
             _ => self.reinitialize = Some(PendingReinitialize { since: boot_now(), reply: Some(reply) }),
         }
     }
@@ -168,7 +169,10 @@ fn restart_outcome(
 }
 
 fn conditions_met(filter: &RestartFilter, seen: Option<&Observation>) -> bool {
-    let Some(seen) = seen else { return false };
+    // A server that does not answer may be restarted, but nothing is known of it that a condition could be compared with.
+    let Some(seen) = seen else {
+        return *filter == RestartFilter { timeout: filter.timeout, ..RestartFilter::default() };
+    };
     let role = match filter.role {
         None => true,
         Some(Role::Primary) => !seen.in_recovery,

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Killing every process of a server takes 20 to 180 ms for some hundreds; more than this means that one is stuck in the kernel.
 const KILL: Duration = Duration::from_secs(5);
 
+/// A standby that has not streamed for this long is not just changing its upstream.
+const STALLS: Duration = Duration::from_secs(5);
+
 /// A decision to lead is made of positions that are this old at most when it is carried out. Between the two there is nothing to
 /// wait for; a busy machine takes some 100 ms.
 const STALE: Duration = Duration::from_secs(1);
@@ -26,7 +29,10 @@ impl Daemon {
         self.check_epoch(action)?;
         match action {
             Action::ClaimInitialize => self.claim().await?,
-            Action::RemoveClaim => drop(self.store.delete(Key::Initialize, Expect::Any).await.map_err(text)?),
+            Action::RemoveClaim { version } => {
+                // One that has changed meanwhile is somebody's.
+                self.store.delete(Key::Initialize, Expect::Version(*version)).await.map_err(text)?;
+            }
             Action::WriteInitialize { system_id, .. } => {
                 self.write(Key::Initialize, system_id.to_string().as_bytes(), Expect::Any).await?;
             }
@@ -97,14 +103,20 @@ impl Daemon {
     }
 
     async fn acquire(&mut self) -> Result<bool, String> {
+        let asked = boot_now();
         match self.store.acquire().await.map_err(text)? {
             // The process was stopped in between: who was ahead then says nothing about now.
-            Acquired::Ours(lease) if lease.sent.since(self.memory.decided) > STALE => {
+            Acquired::Ours(lease) if asked.since(self.memory.decided) > STALE => {
                 tracing::warn!("took the leader key by a decision that was too old; giving it back");
+                self.agent.give_up(lease.epoch);
                 self.store.release(lease.epoch).await.map_err(text)?;
             }
             Acquired::Ours(lease) => {
-                tracing::info!("took the leader key, epoch {}, granted {} ms", lease.epoch, lease.granted.as_millis());
+                tracing::info!(
+                    "took the leader key: epoch {}, for {} ms at a time",
+                    lease.epoch,
+                    lease.granted.as_millis()
+                );
                 self.lease.hold(lease.epoch);
                 self.lease.proven(lease);
             }
@@ -124,7 +136,9 @@ impl Daemon {
 
     /// Only once no process of the server is left, or while it is a standby that nothing is about to promote.
     async fn release(&mut self, epoch: Epoch) -> Result<(), String> {
-        let left = scan::processes_of(&self.node.server.data_dir).map_or(0, |left| left.len());
+        let left = scan::processes_of(&self.node.server.data_dir)
+            .map_err(|error| format!("the leader key is not released: {error}"))?
+            .len();
         let standby = self.node.seen.as_ref().is_some_and(|seen| seen.in_recovery) && self.jobs.in_progress().is_none();
         if left > 0 && !standby {
             return Err(format!("the leader key is not released: {left} processes of PostgreSQL are left"));
@@ -199,7 +213,7 @@ impl Daemon {
         super::jobs::rewrite(&server, recovery, self.node.control.as_ref()).await?;
         match &upstream {
             Some(upstream) => tracing::info!("following {} ({}:{})", upstream.name, upstream.host, upstream.port),
-            None => tracing::info!("following nobody"),
+            None => tracing::info!("the upstream is cut: what is received so far is all there will be"),
         }
         self.memory.following = upstream;
         Ok(())
@@ -207,8 +221,10 @@ impl Daemon {
 
     async fn sync_slots(&mut self, members: &[String]) -> Result<(), String> {
         let Some(seen) = self.node.seen.clone() else { return Ok(()) };
+        let registered = self.memory.view.iter().flat_map(|view| &view.members).map(|member| member.name.clone());
+        let known: Vec<String> = registered.collect();
         let made = &mut self.memory.slots_made;
-        slots::sync(self.node.connection(), &seen, made, members).await.map_err(|error| error.full())
+        slots::sync(self.node.connection(), &seen, made, members, &known).await.map_err(|error| error.full())
     }
 
     async fn give_guard(&mut self) -> Result<(), String> {
@@ -218,7 +234,15 @@ impl Daemon {
                 self.node.guarded(Arc::new(guard));
                 return Ok(());
             }
-            Attached::None => return Ok(()),
+            // It has just ended; the loop sees that.
+            Attached::None if !self.node.postmaster.as_ref().is_some_and(Postmaster::runs) => return Ok(()),
+            Attached::None => {
+                return Err(format!(
+                    "PostgreSQL cannot be guarded and will not lead: no process that runs a program named `postgres` with the working \
+                     directory {} is visible to this agent (a wrapper in bin_dir, or a /proc that hides processes?)",
+                    data_dir.display()
+                ));
+            }
             Attached::Unguarded(process) => process,
         };
         let exe = std::path::Path::new("/proc/self/exe");
@@ -261,12 +285,12 @@ impl Daemon {
             server: self.current.server(if primary { Role::Primary } else { Role::Replica }),
             lease: self.lease.clone(),
             guard: self.current.guard,
-            environment: self.current.hidden_environment.clone(),
             slot: self.current.dynamic.postgresql.use_slots.then(|| slots::slot_name(&self.current.identity.name)),
             postmaster: self.node.postmaster.clone(),
             control: self.node.control.clone(),
             seen: self.node.seen.clone(),
             following: self.memory.following.clone(),
+            stalls: self.node.not_streaming_since.is_some_and(|since| boot_now().since(since) >= STALLS),
         }
     }
 }
@@ -293,7 +317,7 @@ fn is_news(action: &Action) -> bool {
     matches!(
         action,
         Action::ClaimInitialize
-            | Action::RemoveClaim
+            | Action::RemoveClaim { .. }
             | Action::WriteInitialize { .. }
             | Action::Acquire
             | Action::Renew { .. }

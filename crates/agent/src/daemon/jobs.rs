@@ -2,7 +2,6 @@
 //!
 //! A job decides nothing. It may be cut off at any of its awaits: what it leaves behind is what a later observation finds.
 
-use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::lease::LeaseState;
 use super::node::Postmaster;
+use crate::children;
 use crate::guard::{Guard, GuardMode, Spawn, scan, start_unguarded};
 use crate::postgres::base_backup::{self, CopyProgress};
 use crate::postgres::lineage::{LocalKind, LocalPosition, RewindVerdict, needs_rewind};
@@ -40,10 +40,12 @@ const STOP: Duration = Duration::from_secs(60);
 const IMMEDIATE: Duration = Duration::from_secs(5);
 /// A walsender whose standby does not answer within this time would hold up a fast stop (`postgres-facts` 13).
 const STANDBY_ANSWERS: Duration = Duration::from_secs(1);
-/// Crash recovery of a former primary before it is rewound: as long as PostgreSQL may take to replay what it wrote since its last checkpoint.
-const CRASH_RECOVERY: Duration = Duration::from_secs(600);
-/// How long a copy or a rewind may stand still.
-const STANDSTILL: Duration = Duration::from_secs(60);
+/// Crash recovery of a former primary before it is rewound: it replays all since its last checkpoint and syncs the whole directory. Cut
+/// off, all that remains is a copy, which takes longer still.
+const CRASH_RECOVERY: Duration = Duration::from_secs(3600);
+/// How long a copy or a rewind may stand still: neither a word of the program nor a byte that it reads or writes. A checkpoint of
+/// the source and the sync at the end can take minutes.
+const STANDSTILL: Duration = Duration::from_secs(600);
 
 /// The job in progress, and the threads and tasks that serve the server beside it.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub struct Report {
     pub new_data: bool,
     /// The server has just left recovery.
     pub promoted: bool,
+    /// Why the standby does not stream, for the operator.
+    pub complaint: Option<String>,
 }
 
 /// What a job may use.
@@ -88,14 +92,14 @@ pub struct Context {
     pub server: Arc<Server>,
     pub lease: Arc<LeaseState>,
     pub guard: GuardMode,
-    /// Variables that PostgreSQL must not inherit.
-    pub environment: Vec<OsString>,
     /// The name of this node's slot on its upstream, where slots are used.
     pub slot: Option<String>,
     pub postmaster: Option<Postmaster>,
     pub control: Option<ControlData>,
     pub seen: Option<Observation>,
     pub following: Option<pgherd_ha::Upstream>,
+    /// The standby has not streamed for a while.
+    pub stalls: bool,
 }
 
 impl Jobs {
@@ -221,15 +225,45 @@ async fn copy(context: &Context, source: &pgherd_ha::Upstream) -> Result<Report,
         result = base_backup::base_backup(&context.server, &upstream, STANDSTILL, &progress) => result,
         () = told => Ok(()),
     };
-    result.map_err(full)?;
+    result.map_err(|error| with_advice(&context.server, error.full()))?;
     Ok(Report { postmaster: Some(None), new_data: true, following: Some(None), ..Report::default() })
+}
+
+/// What to do about the commonest reasons why another server does not let this node in.
+fn with_advice(server: &Server, error: String) -> String {
+    let user = &server.replication.username;
+    let advice = if error.contains("password authentication failed") || error.contains("no password supplied") {
+        format!(
+            "; this node logs in there as {user}: compare postgresql.authentication.replication (or PATRONI_REPLICATION_PASSWORD) of the \
+             two nodes"
+        )
+    } else if error.contains("no pg_hba.conf entry") {
+        format!(
+            "; that server's pg_hba.conf needs a line that lets {user} in from this host, for the database `replication`"
+        )
+    } else if error.contains("Connection refused")
+        || error.contains("timeout expired")
+        || error.contains("No route to host")
+    {
+        "; is that server up, does it listen on this address, and does a firewall let port and host through?".to_owned()
+    } else {
+        String::new()
+    };
+    format!("{error}{advice}")
 }
 
 /// Asks the leader; one that does not answer is an unknown verdict and no failure.
 async fn check_divergence(context: &Context, epoch: Epoch, leader: &pgherd_ha::Upstream) -> Result<Report, String> {
     let upstream = Upstream { host: leader.host.clone(), port: leader.port, slot: None };
     let verdict = compare(context, &upstream, &leader.name).await;
-    Ok(Report { divergence: Some(Divergence { epoch, verdict, at: boot_now() }), ..Report::default() })
+    let may_stream = matches!(verdict, Verdict::Same | Verdict::Unknown) && context.following.as_ref() == Some(leader);
+    let complaint = if context.stalls && may_stream {
+        let reason = with_advice(&context.server, rewind::why_not_streaming(&context.server, &upstream).await);
+        Some(format!("this standby does not stream from {} ({}:{}): {reason}", leader.name, leader.host, leader.port))
+    } else {
+        None
+    };
+    Ok(Report { divergence: Some(Divergence { epoch, verdict, at: boot_now() }), complaint, ..Report::default() })
 }
 
 async fn compare(context: &Context, leader: &Upstream, name: &str) -> Verdict {
@@ -313,11 +347,13 @@ async fn launch(context: &Context, recovery: &Recovery, deadline: Boot) -> Resul
         tracing::warn!("{warning}");
     }
     config_files::write(server, &settings.file, recovery).map_err(full)?;
+    config_files::save_backups(server).map_err(full)?;
     postgres::data_directory::remove_copied_socket_locks(&server.data_dir).map_err(full)?;
+    start::addresses_are_free(server).await.map_err(full)?;
     let program = installation::locate(server, "postgres").map_err(full)?;
     let mut spawn = Spawn::new(program, start::arguments(server, &settings), server.data_dir.clone());
     spawn.deadline = deadline;
-    spawn.env_remove = context.environment.clone();
+    spawn.env_remove = children::not_inherited();
     match context.guard {
         GuardMode::Off => Ok(Postmaster::Unguarded(Arc::new(start_unguarded(&spawn).await.map_err(text)?))),
         GuardMode::Required => Ok(Postmaster::Guarded(Arc::new(Guard::start(&spawn).await.map_err(text)?))),
@@ -340,6 +376,10 @@ async fn promote_server(context: &Context) -> Result<Report, String> {
     let mut connection = Connection::new(&context.server, Purpose::Heartbeat);
     if let Err(error) = promote::receiver_stopped(&mut connection, SETTLE).await {
         tracing::warn!("promoting all the same: {}", error.full());
+    }
+    // Asked again, since the receiver may have taken its time; with a guard that was asked of its page, too.
+    if !context.lease.permit.load().allows_writer(boot_now()) {
+        return Err("the permit to have a writer is over; not promoting".into());
     }
     promote::promote(&mut connection, PROMOTE).await.map_err(full)?;
     Ok(Report { promoted: true, following: Some(None), ..Report::default() })
@@ -366,7 +406,8 @@ async fn stop_server(context: &Context, mode: StopMode) -> Result<(), String> {
     }
     let gone = async {
         postmaster.exit().await;
-        while scan::processes_of(&context.server.data_dir).is_ok_and(|left| !left.is_empty()) {
+        // An error is no proof that nothing is left: the limit ends the wait.
+        while !scan::processes_of(&context.server.data_dir).is_ok_and(|left| left.is_empty()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

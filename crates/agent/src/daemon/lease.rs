@@ -1,7 +1,7 @@
 //! The keeper of the lease: a thread of its own that renews, and carries the permit to the guard.
 //!
 //! It waits for nothing but the store: no SQL, no disk, no lock of the daemon. So a server that hangs, a full disk or a busy daemon does
-//! not cost the lease; but a daemon that is wedged for a whole lease does ([`Watch::may_renew`]), since nobody would act on what
+//! not cost the lease; but a daemon that is wedged for a whole lease does ([`Watch::silence`]), since nobody would act on what
 //! happens. What a lease permits is `pgherd_ha`'s to say.
 
 use std::sync::Arc;
@@ -78,10 +78,14 @@ impl Watch {
         self.probe.advance(at);
     }
 
-    /// Both have been seen within one lease.
-    pub fn may_renew(&self, now: Boot) -> bool {
+    /// What has not been seen for a whole lease, in words.
+    fn silence(&self, now: Boot) -> Option<&'static str> {
         let tolerance = Duration::from_millis(self.tolerance.load(Ordering::SeqCst));
-        now.since(self.round.get()) <= tolerance && now.since(self.probe.get()) <= tolerance
+        if now.since(self.probe.get()) > tolerance {
+            return Some("no write to the data directory has reached the disk: look at the disk and the kernel's log");
+        }
+        (now.since(self.round.get()) > tolerance)
+            .then_some("the agent has not finished a round: the machine is overloaded, or something in it hangs")
     }
 }
 
@@ -265,9 +269,9 @@ async fn renew_for_ever(store: Arc<dyn Store>, state: &LeaseState) {
             failing = false;
             continue;
         }
-        if !state.watch.may_renew(boot_now()) {
+        if let Some(silence) = state.watch.silence(boot_now()) {
             if !failing {
-                tracing::error!("not renewing the lease: the daemon or its disk has not answered for a whole lease");
+                tracing::error!("not renewing the lease any more, for a whole ttl {silence}");
             }
             failing = true;
             continue;
@@ -366,13 +370,13 @@ mod tests {
         watch.tolerance.store(8_000, Ordering::SeqCst);
         watch.round_done(Boot::from_millis(10_000));
         watch.disk_answered(Boot::from_millis(10_000));
-        assert!(watch.may_renew(Boot::from_millis(18_000)));
+        assert_eq!(watch.silence(Boot::from_millis(18_000)), None);
         watch.round_done(Boot::from_millis(18_000));
-        assert!(!watch.may_renew(Boot::from_millis(18_001)), "the disk is silent");
+        assert!(watch.silence(Boot::from_millis(18_001)).is_some_and(|what| what.contains("disk")));
         watch.disk_answered(Boot::from_millis(18_001));
-        assert!(watch.may_renew(Boot::from_millis(18_001)));
+        assert_eq!(watch.silence(Boot::from_millis(18_001)), None);
         watch.disk_answered(Boot::ZERO);
-        assert!(watch.may_renew(Boot::from_millis(26_000)), "a probe that has never run takes nothing back");
-        assert!(!watch.may_renew(Boot::from_millis(26_001)), "the daemon is silent");
+        assert_eq!(watch.silence(Boot::from_millis(26_000)), None, "a probe that has never run takes nothing back");
+        assert!(watch.silence(Boot::from_millis(26_001)).is_some_and(|what| what.contains("round")));
     }
 }

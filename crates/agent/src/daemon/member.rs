@@ -56,7 +56,7 @@ pub fn member(identity: &Identity, local: &Local, node: &Node, paused: bool) -> 
 /// is ahead of them and does not take the key.
 pub fn tags(identity: &Identity, node: &Node) -> Map<String, Value> {
     let mut tags = identity.tags.clone();
-    if node.unproven {
+    if node.unproven || node.barred {
         tags.insert("nofailover".into(), true.into());
     }
     tags

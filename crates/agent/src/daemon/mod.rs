@@ -13,11 +13,13 @@ mod lock;
 mod member;
 mod node;
 mod orders;
+mod patience;
 mod publish;
 mod round;
 mod settings;
 mod signals;
 mod slots;
+mod story;
 mod unsupported;
 
 use std::path::Path;
@@ -27,6 +29,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use pgherd_dcs::Store;
+use pgherd_ha::View;
 use tokio::sync::mpsc;
 
 use self::commands::Commands;
@@ -34,12 +37,13 @@ use self::jobs::Jobs;
 use self::lease::LeaseState;
 use self::lock::{Lock, LockError};
 use self::node::Node;
+use self::patience::Impatient;
 use self::publish::Publisher;
 use self::round::{Daemon, Parts};
 use self::settings::Current;
 use self::signals::Signals;
 use crate::api::{self, ApiState, BasicAuth, PeerClient};
-use crate::config::{Config, Environment, not_inherited};
+use crate::config::{Config, Environment};
 use crate::guard::GuardMode;
 use crate::postgres::installation;
 use crate::postgres::probe::WriteProbe;
@@ -47,6 +51,10 @@ use crate::privileges::{DEFAULT_USER, leave_root};
 
 /// Between two writes of the probe to the data directory.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// Threads for what blocks: files, names to resolve. Idle ones cost nothing, and look-ups of a name server that is gone must not keep a
+/// configuration from being written.
+const BLOCKING_THREADS: usize = 32;
 
 /// How long a peer's connection may take to open.
 const PEER_CONNECT: Duration = Duration::from_secs(1);
@@ -73,11 +81,12 @@ fn start(path: Option<&Path>) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let guard = guard_mode(&config);
-    let current = Current::new(config, guard, not_inherited());
+    let current = Current::new(config, guard);
     current.warn();
     rustls::crypto::ring::default_provider().install_default().ok();
     // One thread: what the agent does is waiting, and a second one would cost memory without serving anybody.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
     let result = runtime.block_on(serve(current, path, environment));
     // A blocking write to a hung disk must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -119,8 +128,8 @@ async fn serve(current: Current, path: Option<&Path>, environment: Environment) 
         environment,
         node,
         jobs,
+        store: Arc::new(Impatient::new(store, lease.permit.clone())),
         lease,
-        store,
         peers,
         publisher,
         commands: Commands::new(receiver),
@@ -159,16 +168,22 @@ fn alone(current: &Current) -> anyhow::Result<Option<Lock>> {
     }
 }
 
-/// Two processes of one name would take turns in one member key. Any answer from the registered address means that the other lives.
+/// Two processes of one name would take turns in one member key. Where the store does not answer yet, the loop asks once it does.
 async fn refuse_second_of_name(current: &Current, store: &Arc<dyn Store>, peers: &PeerClient) -> anyhow::Result<()> {
     let Ok(Ok(view)) = tokio::time::timeout(Duration::from_secs(2), store.load()).await else { return Ok(()) };
-    let Some(member) = view.member(&current.identity.name) else { return Ok(()) };
-    if peers.answers(&member.api_url, Duration::from_secs(3)).await {
-        anyhow::bail!(
-            "Can't start; there is already a node named '{}' running ({}): stop it, or give this one another name",
-            member.name,
-            member.api_url
-        );
+    match second_of_name(&view, &current.identity.name, peers).await {
+        Some(refusal) => anyhow::bail!(refusal),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Any answer from the registered address means that another node of this name lives.
+async fn second_of_name(view: &View, name: &str, peers: &PeerClient) -> Option<String> {
+    let member = view.member(name)?;
+    peers.answers(&member.api_url, Duration::from_secs(3)).await.then(|| {
+        format!(
+            "Can't start; there is already a node named '{}' running ({}): stop it, or give this one another name",
+            member.name, member.api_url
+        )
+    })
 }

@@ -56,6 +56,37 @@ impl Postmaster {
     }
 }
 
+/// What is wrong with the agent's own access to the server: said when it is new, and now and then.
+#[derive(Debug, Default)]
+struct Complaints {
+    said: Option<(String, Boot)>,
+}
+
+/// A complaint that lasts is repeated after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+impl Complaints {
+    /// `true`: the server runs and does not let the agent in, which is not a matter of waiting.
+    fn refused(&mut self, server: &Server, error: &Error) -> bool {
+        if !error.is_refusal() {
+            return false;
+        }
+        let text = error.full();
+        let now = boot_now();
+        let new = self.said.as_ref().is_none_or(|(said, at)| *said != text || now.since(*at) >= SAY_AGAIN);
+        if new {
+            tracing::error!(
+                "PostgreSQL runs and does not let this agent in as user {}: {text}; look at postgresql.authentication.superuser (or \
+                 PATRONI_SUPERUSER_USERNAME and _PASSWORD) of this node, and at the server's pg_hba.conf. Until then this node takes no \
+                 part; the server is left as it is",
+                server.superuser.username
+            );
+            self.said = Some((text, now));
+        }
+        true
+    }
+}
+
 /// The server, as last seen.
 #[derive(Debug)]
 pub struct Node {
@@ -67,6 +98,11 @@ pub struct Node {
     /// Since when the postmaster has let nobody in.
     starting_since: Option<Boot>,
     silent_since: Option<Boot>,
+    /// Since when it cannot be seen whether processes of the server are left.
+    unknown_since: Option<Boot>,
+    /// Since when a standby has not streamed.
+    pub not_streaming_since: Option<Boot>,
+    complaints: Complaints,
     /// The newest answer of this postmaster.
     pub seen: Option<Observation>,
     pub seen_at: Boot,
@@ -75,6 +111,8 @@ pub struct Node {
     pub control: Option<ControlData>,
     /// The data is complete but has not streamed yet, after a rewind.
     pub unproven: bool,
+    /// It keeps out of races for now: it can have no guard, or a promotion of it has just failed.
+    pub barred: bool,
     pub checkpointed: bool,
 }
 
@@ -87,11 +125,15 @@ impl Node {
             postmaster: None,
             starting_since: None,
             silent_since: None,
+            unknown_since: None,
+            not_streaming_since: None,
+            complaints: Complaints::default(),
             seen: None,
             seen_at: Boot::ZERO,
             data: DataDirectory::Empty,
             control: None,
             unproven: false,
+            barred: false,
             checkpointed: true,
         }
     }
@@ -111,6 +153,7 @@ impl Node {
         self.starting_since = postmaster.is_some().then(boot_now);
         self.postmaster = postmaster;
         self.silent_since = None;
+        self.not_streaming_since = None;
         self.seen = None;
         self.connection.close();
     }
@@ -132,7 +175,8 @@ impl Node {
 
     /// Looks at the processes, asks the server, reads the directory.
     pub async fn observe(&mut self) -> (pgherd_ha::Postgres, DataDirectory) {
-        if self.postmaster.as_ref().is_some_and(|postmaster| !postmaster.is_alive()) {
+        if let Some(postmaster) = self.postmaster.as_ref().filter(|postmaster| !postmaster.is_alive()) {
+            self.say_fate(postmaster);
             self.hold(None);
         }
         let postgres = match &self.postmaster {
@@ -143,10 +187,30 @@ impl Node {
         (postgres, data)
     }
 
+    /// A server that ended although nobody had told it to: how, and where its own reason stands.
+    fn say_fate(&self, postmaster: &Postmaster) {
+        let fate = postmaster.guard().and_then(|guard| guard.page().fate());
+        let status = fate.as_ref().and_then(|fate| fate.status);
+        let how = status.map_or_else(String::new, |status| format!(" ({status})"));
+        if self.seen.is_none() && status.is_some_and(|status| !status.success()) {
+            tracing::error!(
+                "PostgreSQL in {} has ended{how} before it let anybody in; its own log says why: a setting that it does not accept, a \
+                 port or a memory segment that it cannot have, damaged files",
+                self.server.data_dir.display()
+            );
+        } else {
+            tracing::info!("PostgreSQL in {} has ended{how}", self.server.data_dir.display());
+        }
+    }
+
     fn without_postmaster(&mut self) -> pgherd_ha::Postgres {
         match scan::processes_of(&self.server.data_dir) {
-            Ok(left) if left.is_empty() => pgherd_ha::Postgres::Stopped,
+            Ok(left) if left.is_empty() => {
+                self.unknown_since = None;
+                pgherd_ha::Postgres::Stopped
+            }
             Ok(_) => {
+                self.unknown_since = None;
                 // Somebody else may have started a server meanwhile; it is found rather than killed.
                 if let Ok(()) = self.find()
                     && self.postmaster.is_some()
@@ -155,8 +219,13 @@ impl Node {
                 }
                 pgherd_ha::Postgres::Orphans
             }
-            // No directory, no server in it.
-            Err(_) => pgherd_ha::Postgres::Stopped,
+            // Nothing is known, so nothing may be started or given away.
+            Err(error) => {
+                if self.unknown_since.is_none() {
+                    tracing::error!("whether PostgreSQL runs is unknown, and nothing is done: {error}");
+                }
+                pgherd_ha::Postgres::Starting { since: *self.unknown_since.get_or_insert_with(boot_now) }
+            }
         }
     }
 
@@ -173,6 +242,8 @@ impl Node {
                 self.silent_since = None;
                 self.prove(&seen);
                 let running = self.running(&seen);
+                let stalls = running.in_recovery && !running.streaming;
+                self.not_streaming_since = stalls.then(|| self.not_streaming_since.unwrap_or(asked));
                 self.seen = Some(seen);
                 pgherd_ha::Postgres::Running(running)
             }
@@ -192,9 +263,12 @@ impl Node {
 
     fn no_answer(&mut self, asked: Boot, error: &Error) -> pgherd_ha::Postgres {
         match (&self.seen, self.starting_since) {
-            (None, Some(since)) => pgherd_ha::Postgres::Starting { since },
+            (None, Some(since)) => {
+                self.complaints.refused(&self.server, error);
+                pgherd_ha::Postgres::Starting { since }
+            }
             (Some(seen), _) => {
-                if self.silent_since.is_none() {
+                if !self.complaints.refused(&self.server, error) && self.silent_since.is_none() {
                     tracing::warn!("PostgreSQL does not answer its heartbeat: {}", error.full());
                 }
                 let since = *self.silent_since.get_or_insert(asked);

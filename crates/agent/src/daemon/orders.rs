@@ -1,7 +1,7 @@
 //! What comes to the loop between two rounds: commands, a changed configuration, the reports of jobs.
 
 use pgherd_dcs::boot_now;
-use pgherd_ha::{Permit, Role};
+use pgherd_ha::{Job, Permit, Role};
 
 use super::jobs::Report;
 use super::round::Daemon;
@@ -11,7 +11,9 @@ use crate::postgres::Recovery;
 
 impl Daemon {
     pub(super) async fn command(&mut self, command: Command) {
+        // A comparison of histories touches nothing and is cut off by whatever comes.
         let busy = self.jobs.in_progress().map(|(job, _)| job.clone());
+        let busy = busy.filter(|job| !matches!(job, Job::CheckDivergence { .. }));
         match command {
             Command::Restart { filter, reply } => {
                 self.commands.restart(filter, Some(reply), self.node.seen.as_ref(), busy.as_ref());
@@ -27,7 +29,11 @@ impl Daemon {
             }
             Command::Reload => self.reload().await,
             Command::Reinitialize { force, from_leader: _, reply } => {
-                self.commands.reinitialize(force, reply, busy.as_ref())
+                let leads = self.lease.lease().is_some();
+                if force && !leads && busy.is_some() {
+                    self.jobs.cancel().await;
+                }
+                self.commands.reinitialize(force, reply, busy.as_ref());
             }
             Command::Observe { reply } => self.memory.observers.push(reply),
             Command::Wake => {}
@@ -49,8 +55,19 @@ impl Daemon {
     pub(super) async fn reload(&mut self) {
         match Config::load(self.path.as_deref(), &self.environment) {
             Ok(config) => {
+                let fixed = self.current.config.fixed_differences(&config);
+                if !fixed.is_empty() {
+                    let keys = fixed.join("`, `");
+                    tracing::error!(
+                        "the configuration stays as it was: `{keys}` cannot change while the agent runs; restart it for that"
+                    );
+                    return;
+                }
                 for warning in &config.warnings.0 {
                     tracing::warn!("{warning}");
+                }
+                for key in self.current.config.later_differences(&config) {
+                    tracing::warn!("`{key}` has changed: that is in force when the agent is started again");
                 }
                 self.current.replace(config);
                 self.memory.apply = true;
@@ -102,11 +119,16 @@ impl Daemon {
         if let Some(divergence) = report.divergence {
             self.memory.divergence = Some(divergence);
         }
+        if let Some(complaint) = report.complaint {
+            self.complain(complaint);
+        }
         if report.new_data {
             self.memory.divergence = None;
         }
         if report.promoted {
             self.node.checkpointed = false;
+            // Settings that only a primary has.
+            self.memory.apply = true;
         }
         if let Permit::None = **self.lease.permit.load() {
             self.lease.watch.disk_answered(boot_now());

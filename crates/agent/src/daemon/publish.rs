@@ -1,6 +1,7 @@
 //! What the REST API and the entrypoints are shown: replaced whole after each round.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 
@@ -25,6 +26,8 @@ use crate::postgres;
 pub struct Publisher {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     route: watch::Sender<Arc<NodeRoute>>,
+    /// The route is one that a round has seen.
+    published: AtomicBool,
     pub settings: Arc<ArcSwap<Settings>>,
 }
 
@@ -62,6 +65,7 @@ impl Publisher {
         Ok(Publisher {
             snapshot: Arc::new(ArcSwap::from_pointee(nothing_known(current))),
             route: watch::Sender::new(Arc::new(route)),
+            published: AtomicBool::new(false),
             settings: Arc::new(ArcSwap::from_pointee(settings(&current.config).await?)),
         })
     }
@@ -82,8 +86,9 @@ impl Publisher {
         self.snapshot.store(Arc::new(snapshot(facts)));
         let view = facts.memory.view.as_deref();
         let route = member::route(&facts.current.identity, facts.local, facts.node, view, facts.decision.permit);
+        let first = !self.published.swap(true, Ordering::Relaxed);
         self.route.send_if_modified(|old| {
-            let news = is_news(old, &route);
+            let news = first || is_news(old, &route);
             if **old != route {
                 *old = Arc::new(route);
             }

@@ -22,6 +22,7 @@ use super::node::Node;
 use super::publish::{Facts, Publisher};
 use super::settings::Current;
 use super::signals::{Signal, Signals};
+use super::story::{self, Scene, Story};
 use crate::api::PeerClient;
 use crate::config::Environment;
 
@@ -33,7 +34,7 @@ const LOAD: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// A failure that repeats is logged at most this often.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// What happens in the background and is told to the loop. Bounded by what can be in progress: one poll of the peers at a time.
 const EVENTS: usize = 16;
@@ -82,6 +83,10 @@ pub struct Memory {
     pub view: Option<Arc<View>>,
     pub view_loaded: Boot,
     pub reachable: bool,
+    /// It is known that no other node of this name lives.
+    name_checked: bool,
+    /// Since when the store does not answer.
+    silence: Option<Silence>,
     /// When the decision that is carried out was made.
     pub decided: Boot,
     pub last_job: Option<JobResult>,
@@ -99,11 +104,20 @@ pub struct Memory {
     pub apply: bool,
     /// When the store was last seen, in seconds since 1970.
     pub seen_seconds: i64,
+    story: Story,
     shown: Option<Rule>,
     /// The newest failure of an action, and when it was last logged.
     failed: Option<(String, Boot)>,
     member: Option<Vec<u8>>,
     member_written: Boot,
+}
+
+/// The store does not answer.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    since: Boot,
+    /// When that was last logged.
+    said: Option<Boot>,
 }
 
 impl Daemon {
@@ -150,6 +164,9 @@ impl Daemon {
         let observers = std::mem::take(&mut self.memory.observers);
         self.changes.mark_unchanged();
         self.load().await;
+        if let Some(refusal) = self.refuse_late().await {
+            return Round::Exit(Err(refusal));
+        }
         self.apply_configuration().await;
         self.scheduled_restart();
         if self.jobs.checkpointed().await {
@@ -159,6 +176,7 @@ impl Daemon {
         self.after_observation(&postgres);
         let local = self.local(postgres, data);
         let now = pgherd_dcs::now();
+        self.narrate(&local, now.boot);
         self.memory.decided = now.boot;
         let decision = self.decide(&local, now);
         if let Permit::Until { epoch, .. } | Permit::Paused { epoch: Some(epoch) } = decision.permit {
@@ -167,6 +185,8 @@ impl Daemon {
         self.lease.permit(decision.permit);
         self.write_into_data_directory(&decision, &local);
         self.show(&decision, &local);
+        // Before anything that may have to wait: what entrypoints and health checks are told is what was just decided.
+        self.publish(&local, &decision);
         let carried_out = self.carry_out(&decision).await;
         self.tell(&local, &decision).await;
         for observer in observers {
@@ -190,20 +210,29 @@ impl Daemon {
         // While a permit runs out there is more to do than to wait for the store.
         let left = self.lease.permit.load().remaining(loaded);
         let patience = if left.is_zero() { LOAD } else { (left / 4).clamp(LOAD / 4, LOAD) };
-        let result = tokio::time::timeout(patience, self.store.load()).await;
-        let was_reachable = std::mem::replace(&mut self.memory.reachable, matches!(result, Ok(Ok(_))));
+        let result = match tokio::time::timeout(patience, self.store.load()).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
+        };
+        self.memory.reachable = result.is_ok();
         match result {
-            Ok(Ok(view)) => {
-                if !was_reachable {
-                    tracing::info!("the store answers");
+            Ok(view) => {
+                if let Some(silence) = self.memory.silence.take() {
+                    tracing::info!("the store answers again after {} ms", loaded.since(silence.since).as_millis());
                 }
                 self.memory.view = Some(Arc::new(view));
                 self.memory.view_loaded = loaded;
                 self.memory.seen_seconds = pgherd_ha::Wall::now().as_second();
             }
-            Ok(Err(error)) if was_reachable => tracing::warn!("the store cannot be read: {error}"),
-            Err(_) if was_reachable => tracing::warn!("the store did not answer within {} ms", patience.as_millis()),
-            _ => {}
+            Err(error) => {
+                let silence = self.memory.silence.get_or_insert(Silence { since: loaded, said: None });
+                if silence.said.is_none_or(|said| loaded.since(said) >= SAY_AGAIN) {
+                    silence.said = Some(loaded);
+                    tracing::warn!(
+                        "the store cannot be read: {error}; trying on. While it is away no node can become the leader"
+                    );
+                }
+            }
         }
     }
 
@@ -264,8 +293,10 @@ impl Daemon {
     }
 
     fn is_guarded(&self) -> bool {
-        let guard =
-            self.node.postmaster.as_ref().map(|postmaster| postmaster.guard().is_some_and(|guard| guard.is_alive()));
+        // A guard that would not find the server's processes is none. Before its first answer the postmaster may not be one yet.
+        let answers = self.node.seen.is_some();
+        let watches = |guard: &crate::guard::Guard| guard.is_alive() && (!answers || guard.sees_server());
+        let guard = self.node.postmaster.as_ref().map(|held| held.guard().is_some_and(|guard| watches(guard)));
         self.current.guard == crate::guard::GuardMode::Off || guard.unwrap_or(true)
     }
 
@@ -275,31 +306,43 @@ impl Daemon {
             Some(view) if self.memory.reachable => pgherd_ha::Store::Reachable(view),
             last => pgherd_ha::Store::Unreachable { last: Some(last.as_deref().unwrap_or(&self.kept)) },
         };
-        self.agent.decide(store, local, now)
+        let decision = self.agent.decide(store, local, now);
+        self.node.barred = self.agent.keeps_out_of_races(now.boot);
+        decision
+    }
+
+    /// What has happened since the last round. What the store last showed says nothing while it is not reachable.
+    fn narrate(&mut self, local: &Local, now: Boot) {
+        let Some(view) = self.memory.view.as_ref().filter(|_| self.memory.reachable) else { return };
+        let scene = Scene::new(view, local);
+        for line in self.memory.story.tell(&self.current.identity.name, scene, now) {
+            tracing::info!("{line}");
+        }
     }
 
     /// A rule is logged when it changes: a quiet cluster has a quiet log.
     fn show(&mut self, decision: &Decision, local: &Local) {
-        if self.memory.shown == Some(decision.rule) {
+        let rule = decision.rule;
+        // Looks in between, which change nothing of what was said before.
+        if let Rule::JobInProgress | Rule::CheckHistory | Rule::PrimaryStarting | Rule::StandbyStarting = rule {
+            tracing::debug!(rule = rule.name(), "{}", rule.sentence());
             return;
         }
-        self.memory.shown = Some(decision.rule);
-        let reason = match &local.data {
+        if self.memory.shown == Some(rule) {
+            return;
+        }
+        self.memory.shown = Some(rule);
+        let facts = match &local.data {
             pgherd_ha::DataDirectory::Unusable(reason) => format!(": {reason}"),
-            _ => String::new(),
+            _ => story::facts(rule, local, self.memory.view.as_deref())
+                .map(|facts| format!(" ({facts})"))
+                .unwrap_or_default(),
         };
-        match decision.rule {
-            Rule::JobInProgress
-            | Rule::CheckHistory
-            | Rule::RaceSettle
-            | Rule::PrimaryStarting
-            | Rule::StandbyStarting => {
-                tracing::debug!(rule = decision.rule.name(), "{}", decision.rule.sentence());
-            }
+        match rule {
             Rule::UnusableDirectory | Rule::ForeignCluster => {
-                tracing::error!(rule = decision.rule.name(), "{}{reason}", decision.rule.sentence());
+                tracing::error!(rule = rule.name(), "{}{facts}", rule.sentence());
             }
-            rule => tracing::info!(rule = rule.name(), "{}{reason}", rule.sentence()),
+            rule => tracing::info!(rule = rule.name(), "{}{facts}", rule.sentence()),
         }
     }
 
@@ -310,45 +353,64 @@ impl Daemon {
             match self.execute(action).await {
                 Ok(changed) => again |= changed,
                 Err(error) => {
-                    self.complain(decision.rule, error);
+                    self.complain(error);
                     return Err(());
                 }
             }
         }
-        self.memory.failed = None;
         Ok(again)
     }
 
     /// The same failure, round after round, is said now and then.
-    fn complain(&mut self, rule: Rule, error: String) {
+    pub(super) fn complain(&mut self, error: String) {
         let now = boot_now();
         let said = self.memory.failed.as_ref().filter(|(old, at)| *old == error && now.since(*at) < SAY_AGAIN);
         if said.is_some() {
-            tracing::debug!(rule = rule.name(), "{error}");
+            tracing::debug!("{error}");
             return;
         }
-        tracing::warn!(rule = rule.name(), "{error}");
+        tracing::warn!("{error}");
         self.memory.failed = Some((error, now));
     }
 
-    /// Registers and publishes what is so now.
+    /// Registers and publishes what is so now, and answers who has asked for something.
     async fn tell(&mut self, local: &Local, decision: &Decision) {
-        let paused = self.memory.view.as_ref().is_some_and(|view| view.is_paused());
-        let member = super::member::member(&self.current.identity, local, &self.node, paused);
+        self.publish(local, decision);
+        self.commands.answer(local, &self.memory.last_job);
+        if self.memory.reachable {
+            self.register(&self.member(local)).await;
+        }
+    }
+
+    /// For the REST API and the entrypoints.
+    fn publish(&self, local: &Local, decision: &Decision) {
         self.publisher.publish(&Facts {
             current: &self.current,
             local,
             node: &self.node,
             memory: &self.memory,
-            member: &member,
+            member: &self.member(local),
             decision,
             lease: self.lease.lease(),
             scheduled: self.commands.scheduled(),
         });
-        self.commands.answer(local, &self.memory.last_job);
-        if self.memory.reachable {
-            self.register(&member).await;
+    }
+
+    fn member(&self, local: &Local) -> pgherd_ha::Member {
+        let paused = self.memory.view.as_ref().is_some_and(|view| view.is_paused());
+        super::member::member(&self.current.identity, local, &self.node, paused)
+    }
+
+    /// The store has answered for the first time: is there another node of this name? (At the start it could not be asked.) Our own address
+    /// is ours: nobody else can listen there.
+    async fn refuse_late(&mut self) -> Option<String> {
+        if !self.memory.reachable || std::mem::replace(&mut self.memory.name_checked, true) {
+            return None;
         }
+        let view = self.memory.view.clone()?;
+        let identity = &self.current.identity;
+        view.member(&identity.name).filter(|member| member.api_url != identity.api_url)?;
+        super::second_of_name(&view, &identity.name, &self.peers).await
     }
 
     /// Writes the member key: what others decide on at once, positions once in a `loop_wait`.

@@ -20,8 +20,6 @@ pub struct Current {
     pub dynamic: Dynamic,
     pub identity: Identity,
     pub guard: GuardMode,
-    /// Variables of the agent's environment that no child inherits.
-    pub hidden_environment: Vec<OsString>,
     /// The stored configuration and the company that `dynamic` was read from.
     stored: Map<String, Value>,
     company: Company,
@@ -30,7 +28,7 @@ pub struct Current {
 }
 
 impl Current {
-    pub fn new(config: Config, guard: GuardMode, hidden_environment: Vec<OsString>) -> Current {
+    pub fn new(config: Config, guard: GuardMode) -> Current {
         let stored = match crate::config::read_cache(&config.node.data_dir) {
             Ok(kept) => kept.unwrap_or_else(|| config.bootstrap.dcs.clone()),
             Err(error) => {
@@ -40,16 +38,7 @@ impl Current {
         };
         let company = Company { all_pgherd: true, built_in_store: false };
         let dynamic = Dynamic::read(&stored, &config, company);
-        Current {
-            identity: identity(&config),
-            dynamic,
-            config,
-            guard,
-            hidden_environment,
-            stored,
-            company,
-            unkept: false,
-        }
+        Current { identity: identity(&config), dynamic, config, guard, stored, company, unkept: false }
     }
 
     /// Takes in what the store shows. `true`: something has changed.

@@ -1,10 +1,11 @@
 //! Physical replication slots of the other members.
 //!
-//! A slot that this node did not make is never dropped: it may be a user's, and hold log that somebody needs.
+//! A slot that neither this node has made nor bears a member's name is never dropped: it may be a user's, and hold log that somebody needs.
 
 use std::collections::BTreeSet;
 
-use crate::postgres::{Connection, Error, Observation};
+use crate::postgres::observation::Slot;
+use crate::postgres::{Connection, Error, Observation, slots};
 
 /// A member's name as a slot name: lower case, `-` and `.` become `_`, what else is not allowed becomes `u` and its code point,
 /// cut at 63 (configuration contract, section 4).
@@ -21,32 +22,50 @@ pub fn slot_name(member: &str) -> String {
     name
 }
 
-/// Makes the slots of `members` that are missing; drops those that this node made and nobody uses or wants any more.
+/// Makes the slots of `members` that are missing or whose log is lost; drops those that nobody uses or wants any more, if this node made them
+/// or they are those of `known` members (of a time when this node led, before its agent was started again).
 pub async fn sync(
     connection: &mut Connection,
     seen: &Observation,
     made: &mut BTreeSet<String>,
     members: &[String],
+    known: &[String],
 ) -> Result<(), Error> {
     let wanted: BTreeSet<String> = members.iter().map(|member| slot_name(member)).collect();
-    let present: BTreeSet<&str> = seen.slots.iter().map(|slot| slot.name.as_str()).collect();
+    let idle = |slot: &&Slot| !slot.active && slot.slot_type == "physical";
+    // The log that it should have kept is gone, and no standby can use it again.
+    let lost = |slot: &&Slot| slot.wal_status.as_deref() == Some("lost");
+    let is_wanted = |slot: &&Slot| wanted.contains(&slot.name);
+    for slot in seen.slots.iter().filter(idle).filter(lost).filter(is_wanted) {
+        drop_slot(connection, &slot.name, "whose log is lost").await?;
+    }
+    let usable = seen.slots.iter().filter(|slot| !(idle(slot) && lost(slot)));
+    let present: BTreeSet<&str> = usable.map(|slot| slot.name.as_str()).collect();
     for name in wanted.iter().filter(|name| !present.contains(name.as_str())) {
-        // The name has only letters, digits and underscores.
-        let sql = format!("SELECT pg_create_physical_replication_slot('{name}', true)");
-        connection.execute("making a replication slot", &sql).await?;
+        slots::create(connection, name).await?;
         tracing::info!("made the replication slot `{name}`");
         made.insert(name.clone());
     }
-    let idle =
-        |name: &str| seen.slots.iter().any(|slot| slot.name == name && !slot.active && slot.slot_type == "physical");
-    let unwanted: Vec<String> = made.iter().filter(|name| !wanted.contains(*name) && idle(name)).cloned().collect();
+    let known: BTreeSet<String> = known.iter().map(|member| slot_name(member)).collect();
+    let ours = |slot: &&Slot| made.contains(&slot.name) || known.contains(&slot.name);
+    let unwanted: Vec<String> = seen
+        .slots
+        .iter()
+        .filter(|slot| !is_wanted(slot))
+        .filter(idle)
+        .filter(ours)
+        .map(|slot| slot.name.clone())
+        .collect();
     for name in unwanted {
-        connection
-            .execute("dropping a replication slot", &format!("SELECT pg_drop_replication_slot('{name}')"))
-            .await?;
-        tracing::info!("dropped the replication slot `{name}`, whose member has been gone for long");
+        drop_slot(connection, &name, "which nobody uses any more").await?;
         made.remove(&name);
     }
+    Ok(())
+}
+
+async fn drop_slot(connection: &mut Connection, name: &str, why: &str) -> Result<(), Error> {
+    slots::remove(connection, name).await?;
+    tracing::info!("dropped the replication slot `{name}`, {why}");
     Ok(())
 }
 

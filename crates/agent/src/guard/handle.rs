@@ -304,6 +304,9 @@ pub(super) fn look_in(data_dir: &Path) -> Result<Scanner, GuardError> {
 
 fn guard_command(exe: &Path) -> Command {
     let mut command = Command::new(exe);
+    for name in crate::children::not_inherited() {
+        command.env_remove(name);
+    }
     command.arg0("pgherd").arg("guard");
     command
 }

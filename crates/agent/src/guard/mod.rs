@@ -26,6 +26,6 @@ mod watch;
 
 pub use attach::{Attached, attach};
 pub use handle::{Guard, GuardError, Process, Spawn, start_unguarded};
-pub use mode::{GuardMode, UnknownGuardMode};
+pub use mode::GuardMode;
 pub use page::{Abilities, Cause, Fate, Page, PageError, PermitEnded, State};
 pub use process::main;

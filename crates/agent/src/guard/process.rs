@@ -60,11 +60,12 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match begin(&args) {
         Ok(mut watch) => {
+            drop(args);
+            // Before it says that it watches: bringing its code into memory may have to wait for a disk.
+            watch.page.publish_abilities(realtime(), residence::lock(&watch.scanner));
             tell(READY);
             drop(answer);
             let _ = detach_input();
-            drop(args);
-            watch.page.publish_abilities(realtime(), residence::lock(&watch.scanner));
             watch.run();
             say_farewell(&watch.page);
             ExitCode::SUCCESS

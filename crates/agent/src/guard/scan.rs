@@ -43,11 +43,16 @@ pub enum KillError {
     Survivors { data_dir: PathBuf, left: u32, after: Duration },
 }
 
-/// The server's processes, as one pass over `/proc` saw them.
+/// The server's processes, as one pass over `/proc` saw them. Where there is no directory, nothing works in it; any other error says
+/// nothing, and must never be read as "none".
 pub fn processes_of(data_dir: &Path) -> Result<Vec<Pid>, ScanError> {
     let error = |source| ScanError { data_dir: data_dir.to_owned(), source };
+    let scanner = match Scanner::new(data_dir) {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        scanner => scanner.map_err(error)?,
+    };
     let mut found = Vec::new();
-    Scanner::new(data_dir).map_err(error)?.visit(|pid| found.push(pid)).map_err(error)?;
+    scanner.visit(|pid| found.push(pid)).map_err(error)?;
     Ok(found)
 }
 

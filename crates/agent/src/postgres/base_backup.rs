@@ -1,5 +1,6 @@
 //! A copy of another server: pg_basebackup into a new directory, put in place when complete.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -43,7 +44,7 @@ pub async fn base_backup(
     config_files::write_password_file(server, &[source])?;
     let mut tries = 1;
     let staging = loop {
-        let staging = Staging::prepare(server)?;
+        let staging = prepared(server).await?;
         match copy(server, source, &staging, patience, progress).await {
             Ok(()) => break staging,
             Err(error) if tries < TRIES && !matches!(error, Error::Refused(_)) => {
@@ -52,7 +53,7 @@ pub async fn base_backup(
                 sleep(BETWEEN_TRIES).await;
             }
             Err(error) => {
-                data_directory::remove_tree(staging.path())?;
+                removed(staging.path().to_owned()).await?;
                 return Err(error);
             }
         }
@@ -60,13 +61,27 @@ pub async fn base_backup(
     data_directory::remove_copied_socket_locks(staging.path())?;
     Marker::Unproven.set(staging.path())?;
     if let Some(old) = staging.install()? {
-        // Large directories take seconds; a leftover after a crash here is removed by the operator or the next clone.
-        let removed = tokio::task::spawn_blocking(move || data_directory::remove_tree(&old)).await;
-        if let Ok(Err(error)) = removed {
+        if let Err(error) = removed(old).await {
             tracing::warn!("the old data directory is still there: {}", error.full());
         }
     }
     config_files::restore_backups(server)
+}
+
+/// A place for the copy. What an interrupted attempt left there is removed, which takes seconds where it is large.
+async fn prepared(server: &Server) -> Result<Staging, Error> {
+    let server = server.clone();
+    blocking(move || Staging::prepare(&server)).await
+}
+
+async fn removed(path: PathBuf) -> Result<(), Error> {
+    blocking(move || data_directory::remove_tree(&path)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let refused =
+        |error: tokio::task::JoinError| Error::Refused(format!("the work on the directory broke off: {error}"));
+    tokio::task::spawn_blocking(work).await.map_err(refused)?
 }
 
 async fn copy(
@@ -89,7 +104,7 @@ async fn copy(
         None => tracing::info!("pg_basebackup: {line}"),
     };
     tokio::select! {
-        result = program::run(command, Limit::Silence(patience), on_line) => result.map(drop),
+        result = program::run(command, Limit::Standstill(patience), on_line) => result.map(drop),
         error = too_large(&mut moved, free) => Err(error),
     }
 }
@@ -100,8 +115,8 @@ async fn too_large(progress: &mut watch::Receiver<CopyProgress>, free: u64) -> E
         let total = progress.borrow_and_update().total;
         if total > free {
             return Error::Refused(format!(
-                "the copy needs {} MB and the file system has {} MB left: free some space, or allow the old data \
-                 directory to be removed first (remove_data_directory_on_diverged_timelines, or a forced reinit)",
+                "the copy needs {} MB and the file system has {} MB left, for the old data directory stays until the copy is \
+                 complete: free some space, or stop the agent and empty the data directory by hand",
                 total >> 20,
                 free >> 20
             ));

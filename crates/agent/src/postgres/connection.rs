@@ -162,19 +162,32 @@ pub(super) async fn query_remote(
     what: &str,
     sql: &str,
 ) -> Result<Option<String>, Error> {
-    let credentials = server.rewind_credentials();
+    let open = open_remote(server, upstream, server.rewind_credentials()).await?;
+    let messages = answered(what, ANSWER_LIMIT, open.client.simple_query(sql)).await?;
+    Ok(messages.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    }))
+}
+
+/// Whether another member's server lets this node in as the role that replicates (in the ordinary database: the client library has no
+/// replication protocol, so what `pg_hba.conf` says of `replication` is not tried).
+pub(super) async fn try_replication_role(server: &Server, upstream: &super::Upstream) -> Result<(), Error> {
+    open_remote(server, upstream, &server.replication).await.map(drop)
+}
+
+async fn open_remote(
+    server: &Server,
+    upstream: &super::Upstream,
+    credentials: &super::Credentials,
+) -> Result<Open, Error> {
     let mut config = base_config(server, credentials, &server.name, Some(STATEMENT_TIMEOUT));
     match upstream.host.starts_with('/') {
         true => config.host_path(&upstream.host),
         false => config.host(&upstream.host),
     };
     config.port(upstream.port);
-    let open = open_at(format!("{}:{}", upstream.host, upstream.port), config).await?;
-    let messages = answered(what, ANSWER_LIMIT, open.client.simple_query(sql)).await?;
-    Ok(messages.iter().find_map(|message| match message {
-        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    }))
+    open_at(format!("{}:{}", upstream.host, upstream.port), config).await
 }
 
 /// Where the local server is reached.

@@ -94,7 +94,11 @@ fn inspect(data_dir: &Path, major: u32) -> Option<DataDirectory> {
         return invalid("it is not a directory".into());
     }
     if metadata.uid() != me {
-        return invalid(format!("it belongs to user {} and pgherd runs as user {me}: chown it", metadata.uid()));
+        return invalid(format!(
+            "it belongs to {} and pgherd runs as {}: give it to that user (chown -R), or run the agent as its owner",
+            user_name(metadata.uid()),
+            user_name(me)
+        ));
     }
     if Marker::Incomplete.is_set(data_dir) {
         return Some(DataDirectory::Interrupted);
@@ -111,12 +115,24 @@ fn inspect(data_dir: &Path, major: u32) -> Option<DataDirectory> {
     match fs::read_to_string(data_dir.join("PG_VERSION")) {
         Ok(version) if version.trim() == major.to_string() => None,
         Ok(version) => {
-            invalid(format!("it was made by PostgreSQL {}, the binaries are of {major}", version.trim().escape_debug()))
+            let made = version.trim().escape_debug();
+            invalid(format!(
+                "it was made by PostgreSQL {made}, the programs are of {major}: let postgresql.bin_dir name the programs of {made}, or \
+                 upgrade the data with pg_upgrade"
+            ))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             invalid("it is not empty and has no PG_VERSION: empty it, or set postgresql.data_dir".into())
         }
         Err(error) => invalid(format!("PG_VERSION: {error}")),
+    }
+}
+
+/// As people know it, with the number for where there is no name.
+fn user_name(uid: u32) -> String {
+    match nix::unistd::User::from_uid(uid.into()) {
+        Ok(Some(user)) => format!("user {} ({uid})", user.name),
+        Ok(None) | Err(_) => format!("user {uid}"),
     }
 }
 
@@ -197,13 +213,6 @@ impl Staging {
     }
 }
 
-/// Moves the data directory (or, if it is a mount, its content) to a name with the time and `reason`, and returns that.
-/// Afterwards it is empty.
-pub fn move_aside(server: &Server, reason: &str) -> Result<PathBuf, Error> {
-    let (data_dir, placement) = place(&server.data_dir)?;
-    move_aside_to(&data_dir, placement, reason)
-}
-
 /// Removes a directory that was moved aside, or never became one; no error if there is none.
 pub fn remove_tree(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
@@ -212,6 +221,15 @@ pub fn remove_tree(path: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Removes what was an empty data directory a moment ago. Whatever has come into it since is somebody's, and stays.
+pub fn remove_if_empty(path: &Path) -> Result<(), Error> {
+    if path.is_dir() && !content(path)?.is_empty() {
+        tracing::warn!("{} was empty and is not any more; it is left for you to look at", path.display());
+        return Ok(());
+    }
+    remove_tree(path)
 }
 
 /// Bytes that this user can still write on the file system of `path`, or of its nearest parent that exists.
@@ -361,7 +379,8 @@ mod tests {
             assert_eq!(kept.map(|kept| fs::read_to_string(kept.join("file")).expect("kept")).as_deref(), old);
         }
         assert_eq!(fs::read_to_string(server.data_dir.join("file")).expect("the file"), "new");
-        let failed = move_aside(&server, "failed").expect("moved");
+        let (data_dir, placement) = place(&server.data_dir).expect("a place");
+        let failed = move_aside_to(&data_dir, placement, "failed").expect("moved");
         assert!(failed.to_string_lossy().contains("/data.failed-20"), "{}", failed.display());
         assert!(failed.join("file").exists() && !server.data_dir.exists());
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
@@ -19,6 +21,8 @@ pub enum Error {
     ProgramFailed { program: String, status: ExitStatus, output: String },
     #[error("{operation} did not end within {limit:?}")]
     Deadline { operation: String, limit: Duration },
+    #[error("{operation} was killed: it had neither said nor moved anything for {limit:?}")]
+    Standstill { operation: String, limit: Duration },
     #[error("cannot {operation} {}", path.display())]
     File { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot connect to PostgreSQL at {address}")]
@@ -45,10 +49,28 @@ impl Error {
     }
 
     /// The server itself refused (as opposed to: it could not be reached, or did not answer in time).
-    pub fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
+    pub fn sql_state(&self) -> Option<&SqlState> {
         match self {
             Error::Connect { source, .. } | Error::Query { source, .. } => source.code(),
             _ => None,
+        }
+    }
+
+    /// The server is there and refuses this client for good: a wrong password, no rule in `pg_hba.conf`, no such role or database. Not: it
+    /// is starting, or has no place left.
+    pub fn is_refusal(&self) -> bool {
+        let Error::Connect { source, .. } = self else { return false };
+        match source.code() {
+            Some(code) => [
+                SqlState::INVALID_PASSWORD,
+                SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+                SqlState::INVALID_CATALOG_NAME,
+                SqlState::INSUFFICIENT_PRIVILEGE,
+            ]
+            .contains(code),
+            // The library gave up by itself while it logged in: no password, or a method that it does not know. It keeps its kinds
+            // private; these are the texts of two of them.
+            None => matches!(source.to_string().as_str(), "authentication error" | "invalid configuration"),
         }
     }
 

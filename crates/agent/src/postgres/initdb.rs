@@ -32,10 +32,9 @@ pub async fn initdb(server: &Server, limit: Duration) -> Result<(), Error> {
     drop(password_file);
     finish(server, staging.path())?;
     Marker::NewCluster.set(staging.path())?;
-    match staging.install()? {
-        Some(old) => data_directory::remove_tree(&old),
-        None => Ok(()),
-    }?;
+    if let Some(old) = staging.install()? {
+        data_directory::remove_if_empty(&old)?;
+    }
     move_to_config_dir(server)
 }
 

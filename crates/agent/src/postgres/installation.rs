@@ -43,9 +43,24 @@ pub fn locate(server: &Server, program: &str) -> Result<PathBuf, Error> {
 
 /// Fails unless every program that the daemon will need is there; better at start than in a failover.
 pub fn check_programs(server: &Server) -> Result<(), Error> {
-    ["postgres", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"]
-        .into_iter()
-        .try_for_each(|program| locate(server, program).map(drop))
+    for program in ["initdb", "pg_controldata", "pg_basebackup", "pg_rewind", "pg_waldump"] {
+        locate(server, program)?;
+    }
+    recognisable(&locate(server, "postgres")?)
+}
+
+/// Guard and agent know the server's processes by the name of the program that they run.
+fn recognisable(postgres: &Path) -> Result<(), Error> {
+    let program = postgres.canonicalize().map_err(Error::file("resolve", postgres))?;
+    match program.file_name() {
+        Some(name) if name == "postgres" => Ok(()),
+        _ => Err(Error::Refused(format!(
+            "{} is the program {}: the guard finds PostgreSQL's processes by the name `postgres` only, and could not end them; let \
+             bin_dir and bin_name lead to a program of that name",
+            postgres.display(),
+            program.display()
+        ))),
+    }
 }
 
 /// Asks the `postgres` binary for its version.

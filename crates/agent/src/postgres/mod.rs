@@ -24,7 +24,6 @@ pub mod postmaster;
 pub mod probe;
 mod program;
 pub mod promote;
-pub mod ready;
 pub mod rewind;
 pub mod roles;
 mod settings;

@@ -2,7 +2,7 @@
 //!
 //! On a frozen disk every query of a health check stays green while each INSERT hangs. So a thread of its own writes
 //! and syncs a few bytes again and again; that it is stuck is the verdict, read from outside as the age of the last
-//! success.
+//! answer. That the disk is full is an answer, too.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -30,7 +30,7 @@ pub struct WriteProbe {
 /// Written by the probe's thread, read by anyone.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Nanoseconds of `CLOCK_BOOTTIME` before the last write that succeeded; 0: none has.
+    /// Nanoseconds of `CLOCK_BOOTTIME` before the last write that the disk has answered; 0: none has.
     last_success: AtomicU64,
     /// Set by the owner: there is a server whose disk matters.
     watching: AtomicBool,
@@ -59,7 +59,7 @@ impl WriteProbe {
         }
     }
 
-    /// The instant before the newest write that reached the disk; [`Boot::ZERO`] if none has.
+    /// The instant before the newest write that the disk has answered; [`Boot::ZERO`] if none has.
     pub fn last_success(&self) -> Boot {
         Boot(Duration::from_nanos(self.shared.last_success.load(Ordering::Acquire)))
     }
@@ -82,18 +82,45 @@ fn probe(path: &Path, interval: Duration, shared: &Shared) {
         let begun = boot_now();
         match write(path) {
             Ok(()) => {
-                let nanos = u64::try_from(begun.0.as_nanos()).unwrap_or(u64::MAX);
-                shared.last_success.store(nanos, Ordering::Release);
-                failing = false;
+                shared.answered(begun);
+                if std::mem::take(&mut failing) {
+                    tracing::info!("the disk under {} takes writes again", path.display());
+                }
             }
-            // No data directory yet (a clone is under way), a full or read-only disk: said once.
-            Err(error) if !failing => {
-                tracing::warn!("the write probe {} fails: {error}", path.display());
-                failing = true;
+            Err(error) => {
+                // A full disk answers, and PostgreSQL on it can still be read: no reason to take the server down.
+                let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                if full {
+                    shared.answered(begun);
+                }
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!("{}", complaint(path, full, &error));
+                }
             }
-            Err(_) => {}
         }
         thread::park_timeout(interval);
+    }
+}
+
+impl Shared {
+    fn answered(&self, begun: Boot) {
+        let nanos = u64::try_from(begun.0.as_nanos()).unwrap_or(u64::MAX);
+        self.last_success.store(nanos, Ordering::Release);
+    }
+}
+
+fn complaint(path: &Path, full: bool, error: &io::Error) -> String {
+    let directory = path.parent().unwrap_or(path).display();
+    if full {
+        format!(
+            "the disk under {directory} is full ({error}): PostgreSQL refuses writes, and stops if it cannot write its log; free some space \
+             (old logs, pg_wal held by a replication slot: see pg_replication_slots)"
+        )
+    } else {
+        format!(
+            "the disk under {directory} does not take a small write ({error}): if that lasts for a whole ttl, this node gives the leader \
+             key up; look at the kernel's log and the mount"
+        )
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Error;
+use crate::children;
 
 /// The end of stderr that is kept for the message: what a program says last is why it failed.
 const KEPT_STDERR: usize = 8 * 1024;
@@ -21,8 +22,8 @@ const KEPT_STDOUT: usize = 1024 * 1024;
 pub(super) enum Limit {
     /// From start to end.
     Total(Duration),
-    /// Without a line on stderr: for jobs that tell their progress and may rightly take hours.
-    Silence(Duration),
+    /// Without a line on stderr and without input or output: for jobs that may rightly take hours.
+    Standstill(Duration),
 }
 
 /// What a program that succeeded wrote to stdout.
@@ -31,14 +32,10 @@ pub(super) type Stdout = String;
 /// A command of `program` with the environment that its output can be parsed in.
 pub(super) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command
-        .env("LC_ALL", "C")
-        .env_remove("PGOPTIONS")
-        .env_remove("PGDATA")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    for name in children::not_for_programs() {
+        command.env_remove(name);
+    }
+    command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
@@ -51,6 +48,7 @@ pub(super) async fn run(mut command: Command, limit: Limit, mut on_line: impl Fn
     let stdout = child.stdout.take();
     let stderr = child.stderr.take();
     let heard = watch::Sender::new(Instant::now());
+    let pid = child.id();
     let mut listen = |line: &str| {
         heard.send_replace(Instant::now());
         on_line(line);
@@ -63,8 +61,11 @@ pub(super) async fn run(mut command: Command, limit: Limit, mut on_line: impl Fn
     let ended = tokio::select! {
         biased;
         ended = everything => ended,
-        limit = passed(limit, &heard) => {
-            return Err(Error::Deadline { operation: program, limit });
+        limit = passed(limit, &heard, pid) => {
+            return Err(match limit {
+                Limit::Total(limit) => Error::Deadline { operation: program, limit },
+                Limit::Standstill(limit) => Error::Standstill { operation: program, limit },
+            });
         }
     };
     let (status, stdout, stderr): (ExitStatus, _, _) =
@@ -75,24 +76,35 @@ pub(super) async fn run(mut command: Command, limit: Limit, mut on_line: impl Fn
     }
 }
 
-/// Completes when the limit is over, with its length.
-async fn passed(limit: Limit, heard: &watch::Sender<Instant>) -> Duration {
+/// Completes when the limit is over, with it.
+async fn passed(limit: Limit, heard: &watch::Sender<Instant>, pid: Option<u32>) -> Limit {
     match limit {
-        Limit::Total(limit) => {
-            sleep(limit).await;
-            limit
-        }
-        Limit::Silence(limit) => {
+        Limit::Total(total) => sleep(total).await,
+        Limit::Standstill(patience) => {
+            let mut moved = None;
             loop {
-                let due = *heard.borrow() + limit;
+                let due = *heard.borrow() + patience;
                 if Instant::now() >= due {
                     break;
                 }
-                sleep_until(due).await;
+                sleep_until(due.min(Instant::now() + patience / LOOKS)).await;
+                let now = pid.and_then(bytes_moved);
+                if now.is_some() && now != moved {
+                    moved = now;
+                    heard.send_replace(Instant::now());
+                }
             }
-            limit
         }
     }
+    limit
+}
+
+/// How often a program is looked at within its patience.
+const LOOKS: u32 = 10;
+
+/// The kernel's account of a process's input and output.
+fn bytes_moved(pid: u32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/io")).ok()
 }
 
 fn name_of(command: &Command) -> String {
@@ -177,10 +189,17 @@ mod tests {
     #[tokio::test]
     async fn a_late_child_is_killed() {
         let short = Duration::from_millis(50);
-        for limit in [Limit::Total(short), Limit::Silence(short)] {
-            let error = run(shell("echo begun >&2; exec sleep 60"), limit, |_| ()).await.expect_err("too late");
-            assert!(matches!(error, Error::Deadline { .. }), "{error}");
-        }
+        let asleep = || shell("echo begun >&2; exec sleep 60");
+        let error = run(asleep(), Limit::Total(short), |_| ()).await.expect_err("too late");
+        assert!(matches!(error, Error::Deadline { .. }), "{error}");
+        let error = run(asleep(), Limit::Standstill(short), |_| ()).await.expect_err("too late");
+        assert!(matches!(error, Error::Standstill { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_child_that_moves_bytes_is_not_at_a_standstill() {
+        let busy = shell("for i in $(seq 60); do read -r _ </proc/self/stat; sleep 0.01; done");
+        run(busy, Limit::Standstill(Duration::from_millis(200)), |_| ()).await.expect("it goes on for 600 ms");
     }
 
     #[tokio::test]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use pgherd_ha::{Lsn, SystemId, Timeline};
 use serde::Deserialize;
 use tokio::process::Command;
+use tokio_postgres::error::SqlState;
 
 use super::config_files::{self, Recovery};
-use super::connection::query_remote;
+use super::connection::{query_remote, try_replication_role};
 use super::data_directory::{Marker, remove_copied_socket_locks};
 use super::initdb::refuse_forbidden;
 use super::lineage::{LeaderLineage, LocalKind, LocalPosition, parse_history, record_end};
@@ -35,6 +36,15 @@ const WALDUMP_LIMIT: Duration = Duration::from_secs(10);
 
 /// What pg_rewind says just before it begins to change the target.
 const BEGINS_TO_COPY: &str = "need to copy";
+
+/// Why a standby does not stream from `leader`, as far as logging in there tells; else where to look.
+pub async fn why_not_streaming(server: &Server, leader: &Upstream) -> String {
+    match try_replication_role(server, leader).await {
+        Err(error) if error.sql_state() != Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => error.full(),
+        // No rule for this role in an ordinary database says nothing about `replication`.
+        Ok(()) | Err(_) => "PostgreSQL's own log of this node says why (the lines of the walreceiver)".to_owned(),
+    }
+}
 
 /// Asks the leader where it is and how it came there, with the role of pg_rewind (or the superuser): over SQL, because
 /// the client library has no replication protocol; the history file is one of the files that this role may read.
@@ -154,7 +164,7 @@ pub async fn rewind(
 
     Marker::Incomplete.set(&server.data_dir)?;
     let mut changing = false;
-    let result = program::run(command, Limit::Silence(patience), |line| {
+    let result = program::run(command, Limit::Standstill(patience), |line| {
         changing |= line.contains(BEGINS_TO_COPY);
         tracing::info!("pg_rewind: {line}");
     })

@@ -1,7 +1,5 @@
 //! Physical replication slots. The list of slots is in the [`Observation`](super::Observation).
 
-use pgherd_ha::Lsn;
-
 use super::sql::literal;
 use super::{Connection, Error};
 
@@ -22,14 +20,4 @@ pub async fn remove(connection: &mut Connection, name: &str) -> Result<(), Error
         literal(name)
     );
     connection.execute(&format!("dropping the slot {name}"), &sql).await
-}
-
-/// Moves an inactive slot forward, never back.
-pub async fn advance(connection: &mut Connection, name: &str, to: Lsn) -> Result<(), Error> {
-    let sql = format!(
-        "SELECT pg_replication_slot_advance(slot_name, '{to}') FROM pg_replication_slots \
-         WHERE slot_name = {} AND NOT active AND restart_lsn < '{to}'",
-        literal(name)
-    );
-    connection.execute(&format!("advancing the slot {name}"), &sql).await
 }

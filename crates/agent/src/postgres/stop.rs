@@ -1,37 +1,14 @@
-//! Stopping the server: what makes a planned stop short, the signal, and waiting for the exit. Nothing here kills;
-//! the guard does.
+//! What makes a planned stop short: nobody is left to wait for. Not here: the stop itself (`daemon/jobs.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use super::{Connection, Error, Postmaster};
+use super::{Connection, Error};
 
 /// A healthy standby answers new WAL within a millisecond or two.
 const POLL: Duration = Duration::from_millis(10);
-
-/// `smart` is left out: it waits for sessions, and goes on committing meanwhile (`postgres-facts` 13).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopMode {
-    /// Disconnects everybody, writes a checkpoint and sends it to the standbys.
-    Fast,
-    /// At once; recovery at the next start.
-    Immediate,
-}
-
-/// Signals the postmaster and waits until it has exited.
-///
-/// After an error by `limit` the stop goes on: call again with another mode, or let the guard kill.
-pub async fn stop(postmaster: &Postmaster, mode: StopMode, limit: Duration) -> Result<(), Error> {
-    postmaster.signal(match mode {
-        StopMode::Fast => Signal::INT,
-        StopMode::Immediate => Signal::QUIT,
-    })?;
-    let exited = tokio::time::timeout(limit, postmaster.exited()).await;
-    exited.map_err(|_| Error::Deadline { operation: format!("the {mode:?} stop of PostgreSQL"), limit })?
-}
 
 /// Terminates the walsenders whose standby does not answer, and returns how many: a fast stop would wait for each of
 /// them until `wal_sender_timeout`.

@@ -27,20 +27,21 @@ pub fn view(keys: &Value) -> View {
         });
     let mut members: Vec<Member> = members.collect();
     members.sort_by(|one, other| one.name.cmp(&other.name));
-    let versioned = |value| Versioned { value, version: 0 };
     View {
-        initialize: text("initialize"),
-        config: bytes("config")
-            .and_then(|bytes| layout::decode_config(&bytes))
-            .map(|value| Versioned { value, version: 0 }),
+        initialize: text("initialize").map(versioned),
+        config: bytes("config").and_then(|bytes| layout::decode_config(&bytes)).map(versioned),
         leader: text("leader").map(|name| Leader { name, epoch: Epoch(1), owner: LeaderOwner::Other }),
         members,
         status: bytes("status").map(|bytes| layout::decode_status(&bytes)).unwrap_or_default(),
         history: bytes("history").map(|bytes| layout::decode_history(&bytes)).unwrap_or_default(),
-        sync: bytes("sync").map(|bytes| Versioned { value: layout::decode_sync(&bytes), version: 0 }),
+        sync: bytes("sync").map(|bytes| versioned(layout::decode_sync(&bytes))),
         failover: bytes("failover").map(|bytes| versioned(layout::decode_failover(&bytes))),
         ..View::default()
     }
+}
+
+fn versioned<T>(value: T) -> Versioned<T> {
+    Versioned { value, version: 0 }
 }
 
 /// Only what the commands use works; the rest says so.

@@ -171,7 +171,7 @@ pub fn table_of(
             rows.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
         }
     }
-    let initialized = match view.initialize.as_deref() {
+    let initialized = match view.initialize.as_ref().map(|key| key.value.as_str()) {
         None => "uninitialized",
         Some("") => "initializing",
         Some(system) => system,

@@ -67,7 +67,10 @@ impl ZooKeeper {
         let members = members.await?;
         Ok(View {
             leader,
-            initialize: initialize.get().await?.map(|(value, _)| String::from_utf8_lossy(&value).into_owned()),
+            initialize: initialize
+                .get()
+                .await?
+                .and_then(|(value, stat)| versioned(String::from_utf8_lossy(&value).into_owned(), stat)),
             config: config.get().await?.and_then(|(value, stat)| versioned(layout::decode_config(&value)?, stat)),
             members,
             status: status_value(status.get().await?, optime.get().await?),

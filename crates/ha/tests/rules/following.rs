@@ -4,7 +4,7 @@ use pgherd_ha::{
     Boot, ControlState, DataDirectory, Job, JobOutcome, MemberState, Postgres, Request, Rule, SystemId, Verdict,
 };
 
-use crate::given::{Case, EPOCH, as_given, blank, case, replica, upstream};
+use crate::given::{Case, EPOCH, as_given, blank, case, claim, replica, upstream};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = following();
@@ -143,7 +143,7 @@ fn diverged() -> Vec<Case> {
 fn bootstrap() -> Vec<Case> {
     let mut made = replica();
     made.view = blank().view;
-    made.view.initialize = Some(String::new());
+    made.view.initialize = claim();
     made.stop_server(ControlState::ShutDown);
     made.control().standby_signal = false;
     made.control().bootstrap_pending = true;
@@ -155,7 +155,7 @@ fn bootstrap() -> Vec<Case> {
             .then(as_given, Rule::ClaimBootstrap, "claim")
             .then(
                 |g| {
-                    g.view.initialize = Some(String::new());
+                    g.view.initialize = claim();
                     g.local.claimed_initialize = true
                 },
                 Rule::Initdb,
@@ -175,7 +175,7 @@ fn bootstrap() -> Vec<Case> {
         case("the claim of a node at work is left alone", blank())
             .then(
                 |g| {
-                    g.view.initialize = Some(String::new());
+                    g.view.initialize = claim();
                     g.view.members[0].state = MemberState::InitializingNewCluster
                 },
                 Rule::WaitForBootstrap,
@@ -183,7 +183,7 @@ fn bootstrap() -> Vec<Case> {
             )
             .then(|g| g.pass(60_000), Rule::WaitForBootstrap, ""),
         case("the claim of a node that is gone is removed in the end", blank())
-            .then(|g| g.view.initialize = Some(String::new()), Rule::WaitForBootstrap, "")
+            .then(|g| g.view.initialize = claim(), Rule::WaitForBootstrap, "")
             .then(|g| g.pass(10_000), Rule::RemoveAbandonedClaim, "remove claim"),
         case("a node without data copies the leader", empty.clone())
             .then(as_given, Rule::CloneFromLeader, "clone n2")
@@ -196,7 +196,7 @@ fn bootstrap() -> Vec<Case> {
             "clone n3",
         ),
         case("but nothing that is not announced", empty.clone()).then(
-            |g| g.view.initialize = Some(String::new()),
+            |g| g.view.initialize = claim(),
             Rule::WaitForLeaderToClone,
             "",
         ),

@@ -90,7 +90,7 @@ fn brief(action: &Action) -> String {
         Action::Exit { failure } => if failure.is_some() { "exit with an error" } else { "exit" }.into(),
         Action::RefuseRequest { .. } => "refuse".into(),
         Action::ClaimInitialize => "claim".into(),
-        Action::RemoveClaim => "remove claim".into(),
+        Action::RemoveClaim { .. } => "remove claim".into(),
         Action::WriteInitialize { .. } => "write initialize".into(),
         Action::WriteConfig { .. } => "write config".into(),
         Action::Acquire => "acquire".into(),
@@ -248,7 +248,7 @@ fn member(name: &str, role: Role) -> Member {
 /// Three members, n1 is this one, n2 leads, all stream. 100 s after the machine's start.
 pub fn replica() -> Given {
     let view = View {
-        initialize: Some(SYSTEM.to_string()),
+        initialize: Some(Versioned { value: SYSTEM.to_string(), version: 1 }),
         config: Some(Versioned { value: Map::new(), version: 0 }),
         leader: Some(Leader { name: "n2".into(), epoch: EPOCH, owner: LeaderOwner::Other }),
         members: vec![member("n1", Role::Replica), member("n2", Role::Primary), member("n3", Role::Replica)],
@@ -336,6 +336,11 @@ pub fn blank() -> Given {
     given.local.following = None;
     given.local.divergence = None;
     given
+}
+
+/// `initialize` while somebody bootstraps.
+pub fn claim() -> Option<Versioned<String>> {
+    Some(Versioned { value: String::new(), version: 0 })
 }
 
 /// A change that changes nothing.

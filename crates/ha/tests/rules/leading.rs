@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgherd_ha::{Boot, ControlState, Job, JobOutcome, MemberState, Postgres, Rule, StopMode, Timeline};
 
-use crate::given::{Case, EPOCH, as_given, case, primary, upstream};
+use crate::given::{Case, EPOCH, as_given, case, primary, replica, upstream};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = leading();
@@ -55,7 +55,7 @@ fn leading() -> Vec<Case> {
                 g.running().checkpointed = false
             },
             Rule::Lead,
-            "write history, slots n2+n3, checkpoint",
+            "checkpoint, slots n2+n3, write history",
         ),
         case("a cluster that lost its keys gets them back", primary()).then(
             |g| {
@@ -89,11 +89,36 @@ fn leading() -> Vec<Case> {
                 "renew",
             )
             .then(|g| g.pass(1), Rule::PermitOver, "fence"),
-        case("nobody leads without a guard", primary()).then(
-            |g| g.local.guarded = false,
-            Rule::WaitForGuard,
-            "guard, renew",
-        ),
+        case("nobody leads without a guard", primary())
+            .then(|g| g.local.guarded = false, Rule::WaitForGuard, "guard, renew")
+            .then(
+                |g| {
+                    g.pass(3_000);
+                    g.led_by("n1")
+                },
+                Rule::NoGuard,
+                "stop planned",
+            )
+            .then(|g| g.ended(Job::Stop(StopMode::Planned), JobOutcome::Failed), Rule::NoGuard, "stop immediate")
+            .then(|g| g.stop_server(ControlState::InProduction), Rule::RestartCrashedPrimary, "start as primary"),
+        case("a standby that can have no guard leaves the key to others", replica())
+            .then(
+                |g| {
+                    g.led_by("n1");
+                    g.local.guarded = false
+                },
+                Rule::WaitForGuard,
+                "guard, renew",
+            )
+            .then(
+                |g| {
+                    g.pass(3_000);
+                    g.led_by("n1")
+                },
+                Rule::NoGuard,
+                "release",
+            )
+            .then(|g| g.lose_leader(), Rule::RaceNotAllowed, ""),
         case("a server that does not answer keeps the key while it is proven", primary()).then(
             |g| g.local.postgres = Postgres::Silent { since: Boot::ZERO, in_recovery: false },
             Rule::Lead,
@@ -111,6 +136,14 @@ fn leading() -> Vec<Case> {
             .then(
                 |g| {
                     g.pass(5_001);
+                    g.renew()
+                },
+                Rule::Lead,
+                "",
+            )
+            .then(
+                |g| {
+                    g.pass(3_000);
                     g.renew()
                 },
                 Rule::PrimarySilent,
@@ -158,6 +191,9 @@ fn promotion() -> Vec<Case> {
             .then(as_given, Rule::Promote, "follow nobody, promote")
             .then(|g| g.job(Job::Promote { epoch: EPOCH }), Rule::Promoting, "")
             .then(|g| g.led_by("n2"), Rule::PermitOver, "fence"),
+        case("a failed promotion gives the key up, also where the server cannot be stopped", won.clone())
+            .then(|g| g.ended(Job::Promote { epoch: EPOCH }, JobOutcome::Failed), Rule::PrimaryStartFailed, "stop fast")
+            .then(|g| g.ended(Job::Stop(StopMode::Fast), JobOutcome::Failed), Rule::GiveKeyBack, "release"),
         case("a failed promotion gives the key up", won)
             .then(|g| g.ended(Job::Promote { epoch: EPOCH }, JobOutcome::Failed), Rule::PrimaryStartFailed, "stop fast")
             .then(
@@ -181,6 +217,14 @@ fn server_down() -> Vec<Case> {
             .then(|g| g.stop_server(ControlState::InProduction), Rule::RestartCrashedPrimary, "start as primary")
             .then(|g| g.pass(10), Rule::RestartCrashedPrimary, "start as primary")
             .then(|g| g.pass(10), Rule::PrimaryStartFailed, "release"),
+        case("with primary_start_timeout 0 it is another's turn at once", primary()).then(
+            |g| {
+                g.settings.primary_start_timeout = Duration::ZERO;
+                g.stop_server(ControlState::InProduction)
+            },
+            Rule::FailOverAfterCrash,
+            "release",
+        ),
         case("a lone primary tries again, with pauses", primary())
             .then(
                 |g| {
@@ -371,6 +415,16 @@ fn hand_over() -> Vec<Case> {
         case("an agent that stops hands over to any candidate", stopping.clone())
             .then(as_given, Rule::HandOverWait, "ask n2+n3")
             .then(|g| g.answers(&[("n2", 1120)]), Rule::HandOver, "release"),
+        case("a position of another timeline is not the last record", stopping.clone())
+            .then(as_given, Rule::HandOverWait, "ask n2+n3")
+            .then(
+                |g| {
+                    g.answers(&[("n2", 1120)]);
+                    g.peer().timeline = Some(Timeline(7))
+                },
+                Rule::HandOverWait,
+                "",
+            ),
         case("an agent that stops leaves the key in the end", stopping)
             .then(as_given, Rule::HandOverWait, "ask n2+n3")
             .then(|g| g.pass(5_000), Rule::HandOver, "release"),

@@ -47,6 +47,14 @@ fn race() -> Vec<Case> {
             Rule::RaceAskPeers,
             "ask n3",
         ),
+        case("an old answer does not count", leaderless()).then(as_given, Rule::RaceAskPeers, "ask n3").then(
+            |g| {
+                g.answers(&[("n3", 1000)]);
+                g.pass(1_501)
+            },
+            Rule::RaceAskPeers,
+            "ask n3",
+        ),
         case("a standby that never settles races in the end", replica())
             .then(|g| g.lose_leader(), Rule::RaceSettle, "follow nobody")
             .then(
@@ -116,6 +124,16 @@ fn race() -> Vec<Case> {
             Rule::RacePrimaryAlive,
             "",
         ),
+        case("a primary without key and guard is killed", primary())
+            .then(
+                |g| {
+                    g.view.leader = None;
+                    g.local.guarded = false
+                },
+                Rule::WaitForGuard,
+                "guard",
+            )
+            .then(|g| g.pass(3_000), Rule::NoGuard, "fence"),
         case("a primary whose key was lost takes it back", primary()).then(
             |g| g.view.leader = None,
             Rule::KeepPrimary,
@@ -162,11 +180,27 @@ fn not_racing() -> Vec<Case> {
 
 fn named_candidates() -> Vec<Case> {
     vec![
-        case("the named candidate asks nobody", leaderless()).then(
-            |g| g.ask_for(Some("n2"), Some("n1")),
+        case("who is named for a failover asks nobody", leaderless()).then(
+            |g| g.ask_for(None, Some("n1")),
             Rule::CandidateAcquire,
             "acquire",
         ),
+        case("the candidate of a switchover has what the others have", leaderless())
+            .then(|g| g.ask_for(Some("n2"), Some("n1")), Rule::RaceAskPeers, "ask n3")
+            .then(|g| g.answers(&[("n3", 1000)]), Rule::CandidateAcquire, "acquire"),
+        case("whoever of the others has the higher priority", leaderless())
+            .then(|g| g.ask_for(Some("n2"), Some("n1")), Rule::RaceAskPeers, "ask n3")
+            .then(
+                |g| {
+                    g.answers(&[("n3", 1000)]);
+                    g.peer().failover_priority = 9
+                },
+                Rule::CandidateAcquire,
+                "acquire",
+            ),
+        case("or leaves the race, for the primary may have crashed before it handed over", leaderless())
+            .then(|g| g.ask_for(Some("n2"), Some("n1")), Rule::RaceAskPeers, "ask n3")
+            .then(|g| g.answers(&[("n3", 1008)]), Rule::RaceBehind, ""),
         case("not for a switchover that is planned for later", leaderless()).then(
             |g| {
                 g.ask_for(Some("n2"), Some("n1"));
@@ -176,8 +210,37 @@ fn named_candidates() -> Vec<Case> {
             "ask n3",
         ),
         case("the others wait for it, for a while", leaderless())
-            .then(|g| g.ask_for(Some("n2"), Some("n3")), Rule::RaceYield, "")
-            .then(|g| g.pass(10_000), Rule::RaceAskPeers, "ask n3"),
+            .then(|g| g.ask_for(Some("n2"), Some("n3")), Rule::RaceAskPeers, "ask n3")
+            .then(|g| g.answers(&[("n3", 1000)]), Rule::RaceYield, "")
+            .then(|g| g.pass(250), Rule::RaceYield, "ask n3")
+            .then(|g| g.pass(10_000), Rule::RaceAskPeers, "ask n3")
+            .then(|g| g.answers(&[("n3", 1000)]), Rule::RaceAcquire, "acquire"),
+        case("but not for one that does not answer", leaderless())
+            .then(|g| g.ask_for(Some("n2"), Some("n3")), Rule::RaceAskPeers, "ask n3")
+            .then(
+                |g| {
+                    g.answers(&[("n3", 1000)]);
+                    g.local.peers.as_mut().expect("a poll").peers[0].answer = None
+                },
+                Rule::RaceAcquire,
+                "acquire",
+            ),
+        case("nor for a schedule that is long over", leaderless())
+            .then(
+                |g| {
+                    g.ask_for(Some("n2"), Some("n3"));
+                    g.schedule(-3600)
+                },
+                Rule::RaceAskPeers,
+                "ask n3",
+            )
+            .then(|g| g.answers(&[("n3", 1000)]), Rule::RaceAcquire, "acquire"),
+        case("but not for one that is behind", leaderless())
+            .then(|g| g.ask_for(Some("n2"), Some("n3")), Rule::RaceAskPeers, "ask n3")
+            .then(|g| g.answers(&[("n3", 992)]), Rule::RaceAcquire, "acquire"),
+        case("unless a failover to it was asked for", leaderless())
+            .then(|g| g.ask_for(None, Some("n3")), Rule::RaceAskPeers, "ask n3")
+            .then(|g| g.answers(&[("n3", 992)]), Rule::RaceYield, ""),
         case("but not for one that is down", leaderless()).then(
             |g| {
                 g.ask_for(Some("n2"), Some("n3"));
@@ -186,11 +249,9 @@ fn named_candidates() -> Vec<Case> {
             Rule::RaceAskPeers,
             "ask n3",
         ),
-        case("who was switched away from lets the others go first", leaderless()).then(
-            |g| g.ask_for(Some("n1"), None),
-            Rule::RaceYield,
-            "",
-        ),
+        case("who was switched away from lets the others go first", leaderless())
+            .then(|g| g.ask_for(Some("n1"), None), Rule::RaceAskPeers, "ask n3")
+            .then(|g| g.answers(&[("n3", 1000)]), Rule::RaceYield, ""),
         case("who was not races", leaderless()).then(|g| g.ask_for(Some("n2"), None), Rule::RaceAskPeers, "ask n3"),
     ]
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use pgherd_ha::{Action, Boot, Epoch, FailoverKey, LeaderOwner, Lease, Status};
+use pgherd_ha::{Action, Boot, Epoch, FailoverKey, Job, LeaderOwner, Lease, Status};
 
 use super::client::{Outcome, Purpose};
 use super::round::Daemon;
 use crate::guard::Guard;
 use crate::mutants::Mutant;
-use crate::postgres::PostgresEvent;
+use crate::postgres::{PostgresEvent, Server};
 use crate::store::{Answer, Expect, Key, Operation, Value};
 use crate::world::{Event, World, index};
 
@@ -28,8 +28,8 @@ impl World {
         let write = |key, value, expect| Effect::Asked(Operation::Write { key, value, expect }, limit);
         match action {
             Action::ClaimInitialize => write(Key::Initialize, Value::Initialize(None), Expect::Absent),
-            Action::RemoveClaim => {
-                Effect::Asked(Operation::Delete { key: Key::Initialize, expect: Expect::Any }, limit)
+            Action::RemoveClaim { version } => {
+                Effect::Asked(Operation::Delete { key: Key::Initialize, expect: Expect::Version(*version) }, limit)
             }
             Action::WriteInitialize { system_id, .. } => {
                 write(Key::Initialize, Value::Initialize(Some(*system_id)), Expect::Any)
@@ -94,7 +94,10 @@ impl World {
             Action::WriteInitialize { epoch, .. }
             | Action::WriteConfig { epoch }
             | Action::WriteStatus { epoch, .. }
-            | Action::WriteHistory { epoch } => *epoch,
+            | Action::WriteHistory { epoch }
+            | Action::Run(Job::StartPrimary { epoch } | Job::Promote { epoch } | Job::PostBootstrap { epoch }) => {
+                *epoch
+            }
             _ => return Ok(()),
         };
         let boot = self.boot(node);
@@ -106,9 +109,12 @@ impl World {
         }
     }
 
-    /// Only once no process of the server is left.
+    /// Only once no process of the server is left, or while it is a standby that nothing is about to promote.
     fn release(&mut self, node: usize, epoch: Epoch, limit: Duration) -> Effect {
-        if self.nodes[node].postgres.server.is_some() && self.mutant != Some(Mutant::ReleaseBeforeDown) {
+        let idle = self.daemon(node).job.is_none();
+        let standby = |server: &Server| server.postmaster && server.in_recovery && !server.promoting;
+        let harmless = self.nodes[node].postgres.server.as_ref().is_none_or(|server| idle && standby(server));
+        if !harmless && self.mutant != Some(Mutant::ReleaseBeforeDown) {
             return Effect::Now(Err("the leader key is not released: processes of PostgreSQL are left".into()));
         }
         self.daemon(node).lease.let_go();
@@ -152,7 +158,9 @@ impl World {
             },
             action => match outcome.answer {
                 Some(Answer::Written(true)) => Ok(is_news(action)),
-                Some(Answer::Written(false)) if matches!(action, Action::Release { .. } | Action::RemoveClaim) => {
+                Some(Answer::Written(false))
+                    if matches!(action, Action::Release { .. } | Action::RemoveClaim { .. }) =>
+                {
                     Ok(true)
                 }
                 Some(Answer::Written(false)) => Err("the key was changed by another meanwhile".into()),
@@ -201,7 +209,7 @@ pub fn is_news(action: &Action) -> bool {
     matches!(
         action,
         Action::ClaimInitialize
-            | Action::RemoveClaim
+            | Action::RemoveClaim { .. }
             | Action::WriteInitialize { .. }
             | Action::Acquire
             | Action::Renew { .. }

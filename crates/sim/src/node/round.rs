@@ -323,7 +323,8 @@ impl World {
                 let stopping = daemon.stopping;
                 self.note(node, "agent", || format!("ends: {result:?}"));
                 self.end_agent(node);
-                if !stopping || result.is_err() {
+                // Whoever stopped it starts it again, or has done so while it was still stopping: then it is for the healing.
+                if !stopping || result.is_err() || self.calm {
                     self.after(Duration::from_secs(3), Event::Fault(FaultEvent::StartAgent(node)));
                 }
             }

@@ -121,7 +121,10 @@ impl Tree {
         for (key, entry) in &self.0 {
             match &entry.value {
                 Value::Leader(_) => {}
-                Value::Initialize(id) => view.initialize = Some(id.map(|id| id.to_string()).unwrap_or_default()),
+                Value::Initialize(id) => {
+                    let value = id.map(|id| id.to_string()).unwrap_or_default();
+                    view.initialize = Some(Versioned { value, version: entry.version });
+                }
                 Value::Config { paused } => {
                     let value = Map::from_iter([("pause".to_owned(), (*paused).into())]);
                     view.config = Some(Versioned { value, version: entry.version });

@@ -4,17 +4,17 @@ use pgherd_sim::{Mutant, run};
 
 /// Found with `soak --mutant NAME`.
 const CAUGHT: [(Mutant, &[u64]); 11] = [
-    (Mutant::CountFromAcknowledgement, &[114, 353]),
-    (Mutant::CountFromTheWrite, &[366, 434]),
-    (Mutant::ReadRenews, &[2657, 2741]),
-    (Mutant::NoTick, &[252, 1032]),
-    (Mutant::GuardKillsPostmasterOnly, &[16, 19]),
-    (Mutant::ReleaseBeforeDown, &[3, 6]),
-    (Mutant::StalePlan, &[2038, 2060]),
-    (Mutant::DeleteForeignKey, &[45, 64]),
+    (Mutant::CountFromAcknowledgement, &[141, 416]),
+    (Mutant::CountFromTheWrite, &[323, 416]),
+    (Mutant::ReadRenews, &[526, 996]),
+    (Mutant::NoTick, &[254, 416]),
+    (Mutant::GuardKillsPostmasterOnly, &[17, 20]),
+    (Mutant::ReleaseBeforeDown, &[3, 5]),
+    (Mutant::StalePlan, &[1688]),
+    (Mutant::DeleteForeignKey, &[26, 53]),
     (Mutant::ConfiguredTtl, &[55, 68]),
-    (Mutant::GuardDeathIgnored, &[58, 106]),
-    (Mutant::HandOverToAnyone, &[13, 112]),
+    (Mutant::GuardDeathIgnored, &[43, 47]),
+    (Mutant::HandOverToAnyone, &[6, 21]),
 ];
 
 #[test]
