@@ -1,9 +1,9 @@
 # Two commands on a fresh Debian 12 machine with Rust, as root or as a user with sudo: `make up` and `make test`.
 
-.PHONY: help up down test build
+.PHONY: help up down test build lab lab-walk lab-down
 
 help: ## Show what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 up: build ## Install what is missing, build, and start a cluster of three to try out
 	@target/release/pgherd demo
@@ -18,3 +18,14 @@ build: ## Build the binary (target/release/pgherd)
 test: ## Install what the tests need, then run everything
 	@scripts/packages.sh build demo test
 	@scripts/test.sh
+
+lab: build ## Build the lab's images and bring it up in Docker: a primary, a replica, ZooKeeper and the entry
+	@scripts/packages.sh docker
+	@scripts/debian-image.sh bookworm
+	@deploy/lab/lab.sh up
+
+lab-walk: ## Walk through the lab: steps 4 to 9, then take the primary away in four ways
+	@deploy/lab/walk.sh
+
+lab-down: ## End the lab and remove its data
+	@deploy/lab/lab.sh down

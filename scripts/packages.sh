@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that are missing for the named purposes: build, demo, test.
+# Installs the Debian packages that are missing for the named purposes: build, demo, test, docker.
 # Quick when nothing is missing: it looks for what is used, and asks apt only then.
 set -eu
 
@@ -37,8 +37,12 @@ for purpose in "$@"; do
         need iproute2 command -v ip
         need zookeeper test -d /etc/zookeeper
         ;;
+    docker)
+        need docker.io command -v docker
+        need docker-compose command -v docker-compose
+        ;;
     *)
-        echo "packages.sh: unknown purpose: $purpose (expected build, demo or test)" >&2
+        echo "packages.sh: unknown purpose: $purpose (expected build, demo, test or docker)" >&2
         exit 2
         ;;
     esac

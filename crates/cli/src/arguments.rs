@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::ctl::context::Access;
-use crate::{ctl, demo, drill, entrypoint};
+use crate::{ctl, demo, drill, entrypoint, health};
 
 /// PostgreSQL that stays available: an agent beside every server, an entrypoint for the clients, and the commands to
 /// look after them
@@ -34,6 +34,8 @@ pub enum Role {
     Demo(demo::Arguments),
     /// Do one fault to the demo and measure what its clients see
     Drill(drill::Arguments),
+    /// Ask one health check; ends with 0 if it is passed (for containers and scripts)
+    Health(health::Arguments),
     #[command(flatten)]
     Operate(ctl::Command),
 }

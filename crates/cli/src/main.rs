@@ -5,6 +5,7 @@ mod ctl;
 mod demo;
 mod drill;
 mod entrypoint;
+mod health;
 mod logging;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn run(arguments: Arguments, program: Program) -> ExitCode {
         Role::Proxy(arguments) => entrypoint::run(arguments),
         Role::Demo(arguments) => demo::run(arguments),
         Role::Drill(arguments) => drill::run(arguments),
+        Role::Health(arguments) => health::run(arguments),
         Role::Operate(command) => return ctl::run(command, &arguments.access, program),
     };
     result.unwrap_or_else(|error| {
