@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::ctl::context::Access;
+use crate::ctl::version::PATRONI_LEVEL;
 use crate::{ctl, demo, drill, entrypoint};
 
 /// PostgreSQL that stays available: an agent beside every server, an entrypoint for the clients, and the commands to
@@ -45,16 +46,26 @@ pub struct AgentArguments {
     pub file: Option<PathBuf>,
 }
 
-/// As what the program was called: a symlink with Patroni's name gives Patroni's console.
+/// The agent by Patroni's name: `patroni [FILE]`.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "patroni", version = PATRONI_LEVEL, max_term_width = 100)]
+struct PatroniArguments {
+    #[command(flatten)]
+    agent: AgentArguments,
+}
+
+/// As what the program was called: a symlink with one of Patroni's names gives Patroni's console, or its agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Pgherd,
+    Patroni,
     Patronictl,
 }
 
 impl Program {
     pub fn from_path(path: Option<&OsString>) -> Program {
         match path.and_then(|path| Path::new(path).file_name()) {
+            Some(name) if name == "patroni" => Program::Patroni,
             Some(name) if name == "patronictl" => Program::Patronictl,
             _ => Program::Pgherd,
         }
@@ -63,6 +74,7 @@ impl Program {
     fn name(self) -> &'static str {
         match self {
             Program::Pgherd => "pgherd",
+            Program::Patroni => "patroni",
             Program::Patronictl => "patronictl",
         }
     }
@@ -70,8 +82,11 @@ impl Program {
 
 /// `arguments` begin with the program's own name. On failure (or `--help`) everything is printed already.
 pub fn parse(arguments: Vec<OsString>, program: Program) -> Result<Arguments, ExitCode> {
-    let mut command = Arguments::command().name(program.name()).bin_name(program.name());
-    let parsed = command.try_get_matches_from_mut(&arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let mut command = command_of(program);
+    let parsed = command.try_get_matches_from_mut(&arguments).and_then(|matches| match program {
+        Program::Patroni => PatroniArguments::from_arg_matches(&matches).map(Arguments::from),
+        Program::Pgherd | Program::Patronictl => Arguments::from_arg_matches(&matches),
+    });
     parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
@@ -86,6 +101,20 @@ pub fn parse(arguments: Vec<OsString>, program: Program) -> Result<Arguments, Ex
             ExitCode::from(2)
         }
     })
+}
+
+fn command_of(program: Program) -> clap::Command {
+    let command = match program {
+        Program::Patroni => PatroniArguments::command(),
+        Program::Pgherd | Program::Patronictl => Arguments::command(),
+    };
+    command.name(program.name()).bin_name(program.name())
+}
+
+impl From<PatroniArguments> for Arguments {
+    fn from(arguments: PatroniArguments) -> Arguments {
+        Arguments { access: Access::default(), role: Role::Agent(arguments.agent) }
+    }
 }
 
 /// The same content in the order of Patroni's console. `rendered` is clap's text: `error: ...`, perhaps tips and a usage.
@@ -117,7 +146,9 @@ mod tests {
 
     #[test]
     fn the_definitions_are_consistent() {
-        Arguments::command().debug_assert();
+        for program in [Program::Pgherd, Program::Patroni, Program::Patronictl] {
+            command_of(program).debug_assert();
+        }
     }
 
     #[test]
@@ -148,9 +179,42 @@ mod tests {
             "pgherd failover c --candidate b --force",
             "pgherd pause c --wait",
             "pgherd resume --wait",
+            "pgherd reload c a b -r standby-leader --force",
+            "pgherd restart c a -r replica --any --scheduled now --pg-version 15.4 --pending --timeout 5 --force",
+            "pgherd reinit c a b --force --from-leader --wait",
+            "pgherd flush c a -r any restart --force",
+            "pgherd flush c switchover",
+            "pgherd remove c -f json",
+            "pgherd edit-config c -q -s a=1 --set b=2 -p c=3 --pg d=4 --apply - --replace f --force",
+            "pgherd dsn c -r primary",
+            "pgherd dsn --member a",
+            "pgherd -c f -d zoo:2181 query c -c SQL -d db -U me --password -m a -W --format json --delimiter |",
+            "pgherd query --file f --dbname db --role any -w 1 --config-file f --dcs zoo:2181",
             "pgherd version c n1 n2",
         ] {
             accept(line);
+        }
+    }
+
+    #[test]
+    fn by_the_name_of_patroni_it_is_the_agent() {
+        let parsed = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let program = Program::from_path(words.first());
+            parse(words, program).map(|arguments| arguments.role)
+        };
+        for (line, expected) in [
+            ("/usr/bin/patroni /etc/patroni.yml", Some("/etc/patroni.yml")),
+            ("patroni", None),
+            ("patroni list", Some("list")),
+            ("/usr/bin/pgherd agent f", Some("f")),
+            ("patronictl agent f", Some("f")),
+        ] {
+            let Ok(Role::Agent(agent)) = parsed(line) else { panic!("{line} is no agent") };
+            assert_eq!(agent.file.as_deref(), expected.map(Path::new), "{line}");
+        }
+        for line in ["patroni a b", "patroni --validate-config f", "patroni -c f"] {
+            assert!(parsed(line).is_err(), "{line}");
         }
     }
 
@@ -159,7 +223,8 @@ mod tests {
         let check = |line: &str, expected: &str| {
             let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
             let mut command = Arguments::command().name("pgherd").bin_name("pgherd");
-            let error = command.try_get_matches_from_mut(&arguments).expect_err("wrong usage");
+            let parsed = command.try_get_matches_from_mut(&arguments);
+            let error = parsed.and_then(|found| Arguments::from_arg_matches(&found)).expect_err("wrong usage");
             let text = usage_error(&error.render().to_string(), &mut command, &arguments);
             assert!(text.starts_with(expected), "{text}");
             assert!(text.contains("\n\nError: "), "{text}");
@@ -171,6 +236,11 @@ mod tests {
         check(
             "pgherd list --foo",
             "Usage: pgherd list [OPTIONS] [CLUSTER]...\nTry 'pgherd list --help' for help.\n\nError: unexpected argument '--foo'",
+        );
+        check(
+            "pgherd flush c n1",
+            "Usage: pgherd flush [OPTIONS] <CLUSTER> <[MEMBER]... restart|switchover>...\nTry 'pgherd flush --help' for help.\n\n\
+             Error: the last word must be `restart` or `switchover`, not `n1`",
         );
         check(
             "pgherd foo",
