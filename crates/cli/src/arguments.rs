@@ -18,6 +18,8 @@ use crate::{ctl, demo, drill, entrypoint};
 /// look after them
 #[derive(Parser, Clone, Debug)]
 #[command(name = "pgherd", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+// Of an option that is repeated the last counts: scripts add to what others put together.
+#[command(args_override_self = true)]
 pub struct Arguments {
     #[command(flatten)]
     pub access: Access,
@@ -188,6 +190,7 @@ mod tests {
             "pgherd edit-config c -q -s a=1 --set b=2 -p c=3 --pg d=4 --apply - --replace f --force",
             "pgherd dsn c -r primary",
             "pgherd dsn --member a",
+            "pgherd dsn -r replica --role any",
             "pgherd -c f -d zoo:2181 query c -c SQL -d db -U me --password -m a -W --format json --delimiter |",
             "pgherd query --file f --dbname db --role any -w 1 --config-file f --dcs zoo:2181",
             "pgherd version c n1 n2",

@@ -104,7 +104,7 @@ impl Terminal {
             match self.answer().await?.to_ascii_lowercase().as_str() {
                 "y" | "yes" => return Ok(true),
                 "n" | "no" | "" => return Ok(false),
-                _ => self.line("Please answer y or n.")?,
+                _ => self.line("Error: invalid input")?,
             }
         }
     }
