@@ -334,7 +334,8 @@ impl Daemon {
     /// Registers and publishes what is so now.
     async fn tell(&mut self, local: &Local, decision: &Decision) {
         let paused = self.memory.view.as_ref().is_some_and(|view| view.is_paused());
-        let member = super::member::member(&self.current.identity, local, &self.node, paused);
+        let scheduled = self.commands.scheduled();
+        let member = super::member::member(&self.current.identity, local, &self.node, paused, scheduled);
         self.publisher.publish(&Facts {
             current: &self.current,
             local,
@@ -343,7 +344,7 @@ impl Daemon {
             member: &member,
             decision,
             lease: self.lease.lease(),
-            scheduled: self.commands.scheduled(),
+            scheduled,
         });
         self.commands.answer(local, &self.memory.last_job);
         if self.memory.reachable {
