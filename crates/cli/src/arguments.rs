@@ -38,7 +38,7 @@ pub enum Role {
     /// Do one fault to the demo and measure what its clients see
     Drill(drill::Arguments),
     #[command(flatten)]
-    Operate(ctl::Command),
+    Operate(Box<ctl::Command>),
 }
 
 #[derive(clap::Args, Clone, Debug)]
@@ -161,7 +161,8 @@ mod tests {
             "pgherd -k list -d zoo:2181 -f json demo --config-file f",
         ] {
             let arguments = accept(line);
-            let Role::Operate(ctl::Command::List(list)) = arguments.role else { panic!("{line}") };
+            let Role::Operate(command) = arguments.role else { panic!("{line}") };
+            let ctl::Command::List(list) = *command else { panic!("{line}") };
             let access = list.access.clone().or(&arguments.access);
             assert_eq!(access.config_file.as_deref(), Some(Path::new("f")));
             assert_eq!((access.dcs_url.as_deref(), access.insecure), (Some("zoo:2181"), true));

@@ -38,7 +38,7 @@ fn run(arguments: Arguments, program: Program) -> ExitCode {
         Role::Proxy(arguments) => entrypoint::run(arguments),
         Role::Demo(arguments) => demo::run(arguments),
         Role::Drill(arguments) => drill::run(arguments),
-        Role::Operate(command) => return ctl::run(command, &arguments.access, program),
+        Role::Operate(command) => return ctl::run(*command, &arguments.access, program),
     };
     result.unwrap_or_else(|error| {
         eprintln!("Error: {error:#}");

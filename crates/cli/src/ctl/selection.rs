@@ -12,6 +12,9 @@ use super::context::Context;
 use super::list;
 use super::table::Format;
 
+/// The one order that is never for everybody: the data of a whole cluster are not thrown away for want of a name.
+pub const REINITIALIZE: &str = "reinitialize";
+
 /// A part that members play. Without a leader nobody plays the first three.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Part {
@@ -109,7 +112,6 @@ pub async fn choose(
     }
     context.terminal.print(&list::text_of(cluster, view, Format::Pretty, false))?;
     let names = match named.as_slice() {
-        // The data of a whole cluster are not thrown away for want of a name.
         [] if action == REINITIALIZE && !force => vec![ask_for_name(context, &possible, action).await?],
         [] if action == REINITIALIZE => vec![],
         [] => possible.iter().map(|member| member.name.clone()).collect(),
@@ -124,9 +126,6 @@ pub async fn choose(
     }
     Ok(chosen)
 }
-
-/// The order that is never for everybody.
-pub const REINITIALIZE: &str = "reinitialize";
 
 async fn ask_for_name(context: &mut Context, possible: &[&Member], action: &str) -> anyhow::Result<String> {
     let names: Vec<&str> = possible.iter().map(|member| member.name.as_str()).collect();

@@ -7,6 +7,9 @@ use tokio_postgres::types::Type;
 
 use super::yaml_scalar;
 
+/// Decimal digits that a double keeps, whatever they are.
+const EXACT_DIGITS: usize = 15;
+
 /// For `pretty` and `tsv`. `kind` is unknown where there were several statements.
 pub fn as_text(text: Option<&str>, kind: Option<&Type>) -> String {
     let Some(text) = text else { return "None".to_owned() };
@@ -28,13 +31,17 @@ pub fn as_value(text: Option<&str>, kind: Option<&Type>) -> Value {
     let read = match kind {
         Some(&Type::BOOL) => Some((text == "t").into()),
         Some(&Type::INT2 | &Type::INT4 | &Type::INT8 | &Type::OID) => text.parse::<i64>().ok().map(Value::from),
-        Some(&Type::FLOAT4 | &Type::FLOAT8 | &Type::NUMERIC) => {
-            text.parse().ok().and_then(serde_json::Number::from_f64).map(Value::Number)
-        }
+        Some(&Type::FLOAT4 | &Type::FLOAT8) => number(text),
+        // With more digits than a JSON number keeps, it stays text.
+        Some(&Type::NUMERIC) if text.bytes().filter(u8::is_ascii_digit).count() <= EXACT_DIGITS => number(text),
         Some(&Type::JSON | &Type::JSONB) => serde_json::from_str(text).ok(),
         _ => None,
     };
     read.unwrap_or_else(|| as_text(Some(text), kind).into())
+}
+
+fn number(text: &str) -> Option<Value> {
+    text.parse().ok().and_then(serde_json::Number::from_f64).map(Value::Number)
 }
 
 fn float(text: &str) -> String {
@@ -77,6 +84,7 @@ mod tests {
             ("Infinity", Type::FLOAT8, "inf", json!("inf")),
             ("NaN", Type::FLOAT8, "nan", json!("nan")),
             ("1.50", Type::NUMERIC, "1.50", json!(1.5)),
+            ("1234567890.123456", Type::NUMERIC, "1234567890.123456", json!("1234567890.123456")),
             ("x", Type::TEXT, "x", json!("x")),
             ("{1,2}", Type::INT4_ARRAY, "{1,2}", json!("{1,2}")),
             ("{\"a\": 1}", Type::JSONB, "{\"a\": 1}", json!({"a": 1})),
