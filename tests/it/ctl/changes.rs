@@ -34,6 +34,12 @@ impl Both {
         assert_eq!((ours.0, ours.1), (theirs.0, theirs.1), "{context}");
     }
 
+    /// What was left in the stores, as our own program shows it: it starts faster.
+    fn assert_left_same(&self, arguments: &[&str]) {
+        let shown = |server| text(&self.run(&self.ours.0, server, arguments, "").stdout);
+        assert_eq!(shown(&self.ours.1), shown(&self.theirs.1), "{arguments:?}");
+    }
+
     fn run(&self, program: &Path, server: &ZooKeeperServer, arguments: &[&str], input: &str) -> Output {
         let url = format!("zookeeper://{}", server.address());
         let mut command = console(program, &[&["-d", url.as_str()], arguments].concat(), self.home.path());
@@ -134,7 +140,7 @@ fn the_configuration_is_edited() {
         (&["--replace", "-", "--force", "-q"], "ttl: 30\n"),
     ] {
         both.assert_same(&[&["edit-config", "hist"], arguments].concat(), input);
-        both.assert_same(&["show-config", "hist"], "");
+        both.assert_left_same(&["show-config", "hist"]);
     }
     both.assert_same(&["edit-config", "boot", "-s", "ttl=20", "--force"], "");
     both.assert_same(&["edit-config", "empty", "-s", "ttl=20", "--force"], "");
@@ -153,7 +159,7 @@ fn the_configuration_is_edited_in_an_editor() {
     ] {
         both.set_editor(script);
         both.assert_same(&["edit-config", "plain"], input);
-        both.assert_same(&["show-config", "plain"], "");
+        both.assert_left_same(&["show-config", "plain"]);
     }
 }
 
@@ -188,10 +194,10 @@ fn orders_that_reach_nobody() {
         (&["flush", "sched2", "switchover"], ""),
         (&["flush", "sched3", "switchover"], ""),
         (&["flush", "sched3", "switchover"], ""),
-        (&["list", "sched3"], ""),
     ] {
         both.assert_same(arguments, input);
     }
+    both.assert_left_same(&["list", "sched3"]);
 }
 
 #[test]
@@ -205,12 +211,11 @@ fn a_cluster_is_removed() {
         (&["remove", "alpha"], "alpha\nYes I am aware\nn2\n"),
         (&["remove", "alpha"], "alpha\nYes I am aware\n"),
         (&["remove", "alpha", "-f", "json"], "alpha\nYes I am aware\nn1\n"),
-        (&["list", "alpha"], ""),
         (&["remove", "alpha"], "alpha\nYes I am aware\n"),
         (&["remove", "nolead", "-f", "tsv"], "nolead\nYes I am aware\n"),
-        (&["list", "nolead", "plain"], ""),
     ] {
         both.assert_same(arguments, input);
+        both.assert_left_same(&["list", "alpha", "nolead", "plain"]);
     }
 }
 
