@@ -1,7 +1,9 @@
 //! The operator's commands beside the real patronictl on one ZooKeeper: what they print must not differ in a byte.
 //!
 //! `scripts/test-venv.sh` installs patronictl; another one is named with PGHERD_TEST_PATRONICTL. The clusters are
-//! keys only (`ctl/clusters.json`), nobody runs.
+//! keys only (`ctl/clusters.json`), nobody runs. Here those that only show; `changes` has those that ask and change.
+
+mod changes;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,9 +26,13 @@ pub fn patronictl() -> PathBuf {
 /// Without the configuration and the environment of whoever runs the tests.
 fn run(program: &Path, arguments: &[&str]) -> Output {
     let home = tempfile::tempdir().expect("a temporary directory");
+    console(program, arguments, home.path()).stdin(Stdio::null()).output().expect("the program starts")
+}
+
+fn console(program: &Path, arguments: &[&str], home: &Path) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("HOME", home.path()).env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
-    command.stdin(Stdio::null()).output().expect("the program starts")
+    command.args(arguments).env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -88,6 +94,10 @@ fn what_is_missing_is_said_with_what_to_do() {
         (&["-c", "/does/not/exist.yml", "list"], 1, "Error: the configuration file /does/not/exist.yml does not exist"),
         (&["-d", "zookeeper://127.0.0.1:1", "pause"], 1, "Error: no cluster is named"),
         (&["list", "-f", "xml"], 2, "Usage: pgherd list"),
+        (&["remove"], 2, "Usage: pgherd remove"),
+        (&["flush", "demo", "n1"], 2, "Usage: pgherd flush"),
+        (&["dsn", "-r", "king"], 2, "Usage: pgherd dsn"),
+        (&["reload", "demo", "--group", "1"], 1, "Error: --group: Citus clusters are not supported"),
         (&["no-such-command"], 2, "Usage: pgherd"),
     ] {
         let output = run(&pgherd(), arguments);
@@ -95,5 +105,30 @@ fn what_is_missing_is_said_with_what_to_do() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
         assert!(error.starts_with(expected), "{arguments:?}: {error}");
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn by_patronis_names_it_is_patroni() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let linked = |name: &str| {
+        let path = directory.path().join(name);
+        std::os::unix::fs::symlink(pgherd(), &path).expect("a new link");
+        path
+    };
+    let (patroni, patronictl) = (linked("patroni"), linked("patronictl"));
+    for (program, arguments, code, expected) in [
+        (&patroni, &["--version"][..], 0, "patroni 4.1.4\n"),
+        (&patroni, &["--help"], 0, "The agent by Patroni's name"),
+        (&patroni, &["/does/not/exist.yml"], 1, ""),
+        (&patroni, &["one.yml", "another.yml"], 2, "Usage: patroni [FILE]"),
+        (&patroni, &["--validate-config", "one.yml"], 2, "Usage: patroni [FILE]"),
+        (&patronictl, &["version"], 0, "patronictl version 4.1.4\n"),
+        (&patronictl, &["list", "--foo"], 2, "Usage: patronictl list"),
+    ] {
+        let output = run(program, arguments);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.starts_with(expected), "{arguments:?}: {said}");
     }
 }

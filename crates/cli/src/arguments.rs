@@ -11,12 +11,15 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::ctl::context::Access;
+use crate::ctl::version::PATRONI_LEVEL;
 use crate::{ctl, demo, drill, entrypoint, health};
 
 /// PostgreSQL that stays available: an agent beside every server, an entrypoint for the clients, and the commands to
 /// look after them
 #[derive(Parser, Clone, Debug)]
 #[command(name = "pgherd", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+// Of an option that is repeated the last counts: scripts add to what others put together.
+#[command(args_override_self = true)]
 pub struct Arguments {
     #[command(flatten)]
     pub access: Access,
@@ -37,7 +40,7 @@ pub enum Role {
     /// Ask one health check; ends with 0 if it is passed (for containers and scripts)
     Health(health::Arguments),
     #[command(flatten)]
-    Operate(ctl::Command),
+    Operate(Box<ctl::Command>),
 }
 
 #[derive(clap::Args, Clone, Debug)]
@@ -47,16 +50,26 @@ pub struct AgentArguments {
     pub file: Option<PathBuf>,
 }
 
-/// As what the program was called: a symlink with Patroni's name gives Patroni's console.
+/// The agent by Patroni's name: `patroni [FILE]`.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "patroni", version = PATRONI_LEVEL, max_term_width = 100)]
+struct PatroniArguments {
+    #[command(flatten)]
+    agent: AgentArguments,
+}
+
+/// As what the program was called: a symlink with one of Patroni's names gives Patroni's console, or its agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     Pgherd,
+    Patroni,
     Patronictl,
 }
 
 impl Program {
     pub fn from_path(path: Option<&OsString>) -> Program {
         match path.and_then(|path| Path::new(path).file_name()) {
+            Some(name) if name == "patroni" => Program::Patroni,
             Some(name) if name == "patronictl" => Program::Patronictl,
             _ => Program::Pgherd,
         }
@@ -65,6 +78,7 @@ impl Program {
     fn name(self) -> &'static str {
         match self {
             Program::Pgherd => "pgherd",
+            Program::Patroni => "patroni",
             Program::Patronictl => "patronictl",
         }
     }
@@ -72,8 +86,11 @@ impl Program {
 
 /// `arguments` begin with the program's own name. On failure (or `--help`) everything is printed already.
 pub fn parse(arguments: Vec<OsString>, program: Program) -> Result<Arguments, ExitCode> {
-    let mut command = Arguments::command().name(program.name()).bin_name(program.name());
-    let parsed = command.try_get_matches_from_mut(&arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let mut command = command_of(program);
+    let parsed = command.try_get_matches_from_mut(&arguments).and_then(|matches| match program {
+        Program::Patroni => PatroniArguments::from_arg_matches(&matches).map(Arguments::from),
+        Program::Pgherd | Program::Patronictl => Arguments::from_arg_matches(&matches),
+    });
     parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
@@ -88,6 +105,20 @@ pub fn parse(arguments: Vec<OsString>, program: Program) -> Result<Arguments, Ex
             ExitCode::from(2)
         }
     })
+}
+
+fn command_of(program: Program) -> clap::Command {
+    let command = match program {
+        Program::Patroni => PatroniArguments::command(),
+        Program::Pgherd | Program::Patronictl => Arguments::command(),
+    };
+    command.name(program.name()).bin_name(program.name())
+}
+
+impl From<PatroniArguments> for Arguments {
+    fn from(arguments: PatroniArguments) -> Arguments {
+        Arguments { access: Access::default(), role: Role::Agent(arguments.agent) }
+    }
 }
 
 /// The same content in the order of Patroni's console. `rendered` is clap's text: `error: ...`, perhaps tips and a usage.
@@ -119,7 +150,9 @@ mod tests {
 
     #[test]
     fn the_definitions_are_consistent() {
-        Arguments::command().debug_assert();
+        for program in [Program::Pgherd, Program::Patroni, Program::Patronictl] {
+            command_of(program).debug_assert();
+        }
     }
 
     #[test]
@@ -130,7 +163,8 @@ mod tests {
             "pgherd -k list -d zoo:2181 -f json demo --config-file f",
         ] {
             let arguments = accept(line);
-            let Role::Operate(ctl::Command::List(list)) = arguments.role else { panic!("{line}") };
+            let Role::Operate(command) = arguments.role else { panic!("{line}") };
+            let ctl::Command::List(list) = *command else { panic!("{line}") };
             let access = list.access.clone().or(&arguments.access);
             assert_eq!(access.config_file.as_deref(), Some(Path::new("f")));
             assert_eq!((access.dcs_url.as_deref(), access.insecure), (Some("zoo:2181"), true));
@@ -150,9 +184,43 @@ mod tests {
             "pgherd failover c --candidate b --force",
             "pgherd pause c --wait",
             "pgherd resume --wait",
+            "pgherd reload c a b -r standby-leader --force",
+            "pgherd restart c a -r replica --any --scheduled now --pg-version 15.4 --pending --timeout 5 --force",
+            "pgherd reinit c a b --force --from-leader --wait",
+            "pgherd flush c a -r any restart --force",
+            "pgherd flush c switchover",
+            "pgherd remove c -f json",
+            "pgherd edit-config c -q -s a=1 --set b=2 -p c=3 --pg d=4 --apply - --replace f --force",
+            "pgherd dsn c -r primary",
+            "pgherd dsn --member a",
+            "pgherd dsn -r replica --role any",
+            "pgherd -c f -d zoo:2181 query c -c SQL -d db -U me --password -m a -W --format json --delimiter |",
+            "pgherd query --file f --dbname db --role any -w 1 --config-file f --dcs zoo:2181",
             "pgherd version c n1 n2",
         ] {
             accept(line);
+        }
+    }
+
+    #[test]
+    fn by_the_name_of_patroni_it_is_the_agent() {
+        let parsed = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let program = Program::from_path(words.first());
+            parse(words, program).map(|arguments| arguments.role)
+        };
+        for (line, expected) in [
+            ("/usr/bin/patroni /etc/patroni.yml", Some("/etc/patroni.yml")),
+            ("patroni", None),
+            ("patroni list", Some("list")),
+            ("/usr/bin/pgherd agent f", Some("f")),
+            ("patronictl agent f", Some("f")),
+        ] {
+            let Ok(Role::Agent(agent)) = parsed(line) else { panic!("{line} is no agent") };
+            assert_eq!(agent.file.as_deref(), expected.map(Path::new), "{line}");
+        }
+        for line in ["patroni a b", "patroni --validate-config f", "patroni -c f"] {
+            assert!(parsed(line).is_err(), "{line}");
         }
     }
 
@@ -161,7 +229,8 @@ mod tests {
         let check = |line: &str, expected: &str| {
             let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
             let mut command = Arguments::command().name("pgherd").bin_name("pgherd");
-            let error = command.try_get_matches_from_mut(&arguments).expect_err("wrong usage");
+            let parsed = command.try_get_matches_from_mut(&arguments);
+            let error = parsed.and_then(|found| Arguments::from_arg_matches(&found)).expect_err("wrong usage");
             let text = usage_error(&error.render().to_string(), &mut command, &arguments);
             assert!(text.starts_with(expected), "{text}");
             assert!(text.contains("\n\nError: "), "{text}");
@@ -173,6 +242,11 @@ mod tests {
         check(
             "pgherd list --foo",
             "Usage: pgherd list [OPTIONS] [CLUSTER]...\nTry 'pgherd list --help' for help.\n\nError: unexpected argument '--foo'",
+        );
+        check(
+            "pgherd flush c n1",
+            "Usage: pgherd flush [OPTIONS] <CLUSTER> <[MEMBER]... restart|switchover>...\nTry 'pgherd flush --help' for help.\n\n\
+             Error: the last word must be `restart` or `switchover`, not `n1`",
         );
         check(
             "pgherd foo",

@@ -16,11 +16,12 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os();
     let own_name = words.next();
     let mut words = words.peekable();
-    // Before anything is allocated or started for the other roles: the guard must stay small.
-    if words.next_if(|role| role == "guard").is_some() {
+    let program = Program::from_path(own_name.as_ref());
+    // Before anything is allocated or started for the other roles: the guard must stay small. The agent starts it by our
+    // own name; `patroni guard` is an agent with a file of that name.
+    if program == Program::Pgherd && words.next_if(|role| role == "guard").is_some() {
         return pgherd_agent::guard::main(words);
     }
-    let program = Program::from_path(own_name.as_ref());
     let all = own_name.into_iter().chain(words).collect();
     match arguments::parse(all, program) {
         Ok(arguments) => run(arguments, program),
@@ -39,7 +40,7 @@ fn run(arguments: Arguments, program: Program) -> ExitCode {
         Role::Demo(arguments) => demo::run(arguments),
         Role::Drill(arguments) => drill::run(arguments),
         Role::Health(arguments) => health::run(arguments),
-        Role::Operate(command) => return ctl::run(command, &arguments.access, program),
+        Role::Operate(command) => return ctl::run(*command, &arguments.access, program),
     };
     result.unwrap_or_else(|error| {
         eprintln!("Error: {error:#}");

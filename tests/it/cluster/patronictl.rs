@@ -1,6 +1,6 @@
 //! The real patronictl, unmodified, operates a cluster of pgherd with the configuration file of one of its nodes.
 //!
-//! That its tables and ours are the same is tested in `ctl.rs`.
+//! That its tables and ours are the same is tested in `ctl.rs`; our own commands on a running cluster in `commands`.
 
 use std::process::Output;
 

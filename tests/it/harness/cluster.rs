@@ -97,10 +97,23 @@ impl Cluster {
 
     /// The same with another program, as patronictl.
     pub fn ctl_by(&self, program: &Path, arguments: &[&str]) -> Output {
+        self.console(program, arguments).stdin(Stdio::null()).output().expect("the program runs")
+    }
+
+    /// An operator's command that asks, with the answers.
+    pub fn ctl_with(&self, arguments: &[&str], answers: &str) -> Output {
+        let mut command = self.console(&binary::pgherd(), arguments);
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("pgherd runs");
+        child.stdin.take().expect("a pipe").write_all(answers.as_bytes()).expect("pgherd reads");
+        child.wait_with_output().expect("our own child")
+    }
+
+    fn console(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.arg("-c").arg(self.directory().join("node1.yml")).args(arguments);
         command.env_clear().env("HOME", self.directory()).env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
-        command.stdin(Stdio::null()).output().expect("the program runs")
+        command
     }
 
     fn state(&self) -> Value {

@@ -4,6 +4,7 @@
 //! Not here: carrying them out (the daemon), reading them from requests (`restart`, `router`).
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use pgherd_ha::{Role, Wall};
@@ -49,6 +50,33 @@ pub struct RestartFilter {
 pub struct PostgresVersion {
     pub text: String,
     pub number: u32,
+}
+
+/// The texts are the interface.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VersionError {
+    #[error("Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {0}")]
+    Format(String),
+    #[error("Invalid PostgreSQL version: {0}")]
+    Number(String),
+}
+
+impl FromStr for PostgresVersion {
+    type Err = VersionError;
+
+    /// `15.2` is 150002, `9.6.24` is 90624.
+    fn from_str(text: &str) -> Result<PostgresVersion, VersionError> {
+        let parts: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
+        let parts = parts.map_err(|_| VersionError::Number(text.to_owned()))?;
+        let number = match parts[..] {
+            [major, minor] if (10..100).contains(&major) && minor < 100 => major * 10_000 + minor,
+            [major, middle, minor] if major < 100 && middle < 100 && minor < 100 => {
+                major * 10_000 + middle * 100 + minor
+            }
+            _ => return Err(VersionError::Format(text.to_owned())),
+        };
+        Ok(PostgresVersion { text: text.to_owned(), number })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

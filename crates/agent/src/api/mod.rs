@@ -40,7 +40,7 @@ mod switchover_tests;
 
 pub use access::{Access, BasicAuth, Network, NetworkError};
 pub use command::{
-    Command, PostgresVersion, QUEUE, ReinitializeRefused, RestartFilter, RestartOutcome, ScheduledRestart,
+    Command, PostgresVersion, QUEUE, ReinitializeRefused, RestartFilter, RestartOutcome, ScheduledRestart, VersionError,
 };
 pub use peer::{PeerAnswer, PeerClient, PeerClientError, PeerStatus};
 pub use route_stream::RouteSource;

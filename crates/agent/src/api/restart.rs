@@ -9,7 +9,7 @@ use axum::response::Response;
 use pgherd_ha::{Role, Wall};
 use serde_json::{Map, Value};
 
-use super::command::{Command, PostgresVersion, RestartFilter, RestartOutcome, ScheduledRestart};
+use super::command::{Command, PostgresVersion, RestartFilter, RestartOutcome, ScheduledRestart, VersionError};
 use super::query::parse_seconds;
 use super::schedule::{self, ScheduleError};
 use super::{ApiState, reply};
@@ -21,10 +21,8 @@ pub enum RestartError {
     Schedule(#[from] ScheduleError),
     #[error("PostgreSQL role should be either primary, standby_leader, or replica")]
     Role,
-    #[error("Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {0}")]
-    VersionFormat(String),
-    #[error("Invalid PostgreSQL version: {0}")]
-    Version(String),
+    #[error(transparent)]
+    Version(#[from] VersionError),
     #[error("Timeout should be a positive number of seconds")]
     Timeout,
     #[error("Unknown filter for the scheduled restart: {0}")]
@@ -110,17 +108,8 @@ fn timeout(value: &Value) -> Result<Duration, RestartError> {
     seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs).ok_or(RestartError::Timeout)
 }
 
-/// `15.2` -> 150002, `9.6.24` -> 90624.
-fn version(value: &Value) -> Result<PostgresVersion, RestartError> {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let parts: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
-    let parts = parts.map_err(|_| RestartError::Version(text.clone()))?;
-    let number = match parts[..] {
-        [major, minor] if (10..100).contains(&major) && minor < 100 => major * 10_000 + minor,
-        [major, middle, minor] if major < 100 && middle < 100 && minor < 100 => major * 10_000 + middle * 100 + minor,
-        _ => return Err(RestartError::VersionFormat(text)),
-    };
-    Ok(PostgresVersion { text, number })
+fn version(value: &Value) -> Result<PostgresVersion, VersionError> {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned).parse()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use pgherd_ha::{
 use serde_json::{Map, Value};
 
 use super::node::Node;
-use crate::api::PATRONI_VERSION;
+use crate::api::{PATRONI_VERSION, ScheduledRestart};
 
 /// What does not change from round to round.
 #[derive(Clone, Debug)]
@@ -22,7 +22,13 @@ pub struct Identity {
 }
 
 /// The member key of this node.
-pub fn member(identity: &Identity, local: &Local, node: &Node, paused: bool) -> Member {
+pub fn member(
+    identity: &Identity,
+    local: &Local,
+    node: &Node,
+    paused: bool,
+    scheduled: Option<&ScheduledRestart>,
+) -> Member {
     let seen = node.seen.as_ref().filter(|_| local.running().is_some());
     let standby = seen.and_then(|seen| seen.standby.as_ref());
     let nonzero = |lsn: Option<Lsn>| lsn.filter(|lsn| lsn.0 > 0);
@@ -30,6 +36,10 @@ pub fn member(identity: &Identity, local: &Local, node: &Node, paused: bool) -> 
     let mut extra = Map::new();
     if let Some(url) = &identity.proxy_url {
         extra.insert("proxy_url".into(), url.clone().into());
+    }
+    // The tables show it, and whoever takes it back asks only members that have one.
+    if let Some(restart) = scheduled {
+        extra.insert("scheduled_restart".into(), restart.to_json().into());
     }
     Member {
         name: identity.name.clone(),

@@ -398,7 +398,7 @@ impl Daemon {
 
     fn member(&self, local: &Local) -> pgherd_ha::Member {
         let paused = self.memory.view.as_ref().is_some_and(|view| view.is_paused());
-        super::member::member(&self.current.identity, local, &self.node, paused)
+        super::member::member(&self.current.identity, local, &self.node, paused, self.commands.scheduled())
     }
 
     /// The store has answered for the first time: is there another node of this name? (At the start it could not be asked.) Our own address

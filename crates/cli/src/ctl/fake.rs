@@ -101,8 +101,12 @@ impl Store for MemoryStore {
     }
 
     async fn write(&self, key: Key, value: &[u8], expect: Expect) -> Result<Written, StoreError> {
-        assert_eq!(key, Key::Failover, "no command here writes another key");
-        let present = self.view().failover.map(|key| key.version);
+        let view = self.view();
+        let present = match key {
+            Key::Failover => view.failover.map(|key| key.version),
+            Key::Config => view.config.map(|key| key.version),
+            key => panic!("a command of the operator wrote {key:?}"),
+        };
         let fits = match expect {
             Expect::Any => true,
             Expect::Absent => present.is_none(),
@@ -112,7 +116,10 @@ impl Store for MemoryStore {
             return Ok(Written::Conflict);
         }
         let version = present.map_or(0, |version| version + 1);
-        self.change(|view| view.failover = Some(Versioned { value: layout::decode_failover(value), version }));
+        self.change(|view| match key {
+            Key::Failover => view.failover = Some(Versioned { value: layout::decode_failover(value), version }),
+            _ => view.config = layout::decode_config(value).map(|value| Versioned { value, version }),
+        });
         Ok(Written::Done { version })
     }
 
@@ -121,7 +128,8 @@ impl Store for MemoryStore {
     }
 
     async fn delete_cluster(&self) -> Result<(), StoreError> {
-        unused("delete_cluster")
+        self.change(|view| *view = View::default());
+        Ok(())
     }
 
     async fn clusters(&self) -> Result<Vec<String>, StoreError> {
@@ -239,14 +247,18 @@ impl World {
         self.context.terminal = terminal;
     }
 
-    /// What was printed, without the tables.
+    /// What was printed.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().expect("an output")).into_owned()
+    }
+
+    /// The same without the tables.
     pub fn said(&self) -> String {
-        let output = String::from_utf8_lossy(&self.output.lock().expect("an output")).into_owned();
-        output.split_inclusive('\n').filter(|line| !line.starts_with(['+', '|'])).collect()
+        self.output().split_inclusive('\n').filter(|line| !line.starts_with(['+', '|'])).collect()
     }
 
     pub fn tables(&self) -> usize {
-        String::from_utf8_lossy(&self.output.lock().expect("an output")).matches("+ Cluster: demo ").count()
+        self.output().matches("+ Cluster: demo ").count()
     }
 }
 

@@ -24,7 +24,7 @@ pub async fn run(arguments: HistoryArguments, context: &mut Context) -> anyhow::
 }
 
 fn table_of(view: &View) -> Table {
-    let column = |name, align| Column { name, align };
+    let column = |name: &'static str, align| Column { name: name.into(), align };
     let columns = vec![
         column("TL", Align::Right),
         column("LSN", Align::Right),

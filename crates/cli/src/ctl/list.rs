@@ -65,7 +65,7 @@ pub async fn run(arguments: ListArguments, context: &mut Context) -> anyhow::Res
         warn_no_cluster("list");
         return Ok(());
     }
-    repeat(arguments.watch.interval(), context, async |context| {
+    repeat(arguments.watch.interval(), true, context, async |context| {
         if arguments.timestamp {
             context.terminal.line(&jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string())?;
         }
@@ -87,15 +87,19 @@ pub fn warn_no_cluster(command: &str) {
     );
 }
 
-/// Once without an interval; else until the operator ends it, and an error is shown in place of the table.
+/// Once without an interval; else until the operator ends it, each time in an empty window or below what there is. Then
+/// an error is shown in place of the table.
 pub async fn repeat(
     interval: Option<Duration>,
+    in_empty_window: bool,
     context: &mut Context,
     mut show: impl AsyncFnMut(&mut Context) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Some(interval) = interval else { return show(context).await };
     loop {
-        context.terminal.clear()?;
+        if in_empty_window {
+            context.terminal.clear()?;
+        }
         if let Err(error) = show(context).await {
             context.terminal.line(&format!("Error: {error:#}"))?;
         }
@@ -145,8 +149,8 @@ pub fn table_of(
     extended: bool,
 ) -> Table {
     let pretty = format == Format::Pretty;
-    let left = |name| Column { name, align: Align::Left };
-    let right = |name| Column { name, align: Align::Right };
+    let left = |name: &'static str| Column { name: name.into(), align: Align::Left };
+    let right = |name: &'static str| Column { name: name.into(), align: Align::Right };
     let (receive_lag, replay_lag) = if pretty { ("Lag", "Lag") } else { ("Receive Lag", "Replay Lag") };
     let mut columns = vec![
         left("Member"),

@@ -171,6 +171,14 @@ pub fn loop_wait(view: &View) -> Duration {
     Duration::from_secs(seconds.unwrap_or(10).min(3600))
 }
 
+/// The members that can be asked for something that any of them can do, the leader first.
+pub fn leader_first(view: &View) -> Vec<&Member> {
+    let leader = view.leader.as_ref().map(|leader| leader.name.as_str());
+    let mut members: Vec<&Member> = view.members.iter().filter(|member| !member.api_url.is_empty()).collect();
+    members.sort_by_key(|member| Some(member.name.as_str()) != leader);
+    members
+}
+
 fn positions(view: &View, member: &Member) -> Positions {
     let leader = view.status.optime;
     let position = |lsn: Option<Lsn>| Position { lsn, lag: lsn.map(|lsn| leader.0.saturating_sub(lsn.0)) };

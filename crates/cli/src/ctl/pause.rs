@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 use pgherd_dcs::Store;
-use pgherd_ha::{Member, View};
+use pgherd_ha::View;
 use reqwest::Method;
 use serde_json::json;
 
@@ -35,7 +35,7 @@ pub async fn run(arguments: PauseArguments, paused: bool, context: &mut Context)
         bail!("Cluster is {} paused", if paused { "already" } else { "not" });
     }
     let change = if paused { json!({"pause": true}) } else { json!({"pause": null}) };
-    for member in leader_first(&view) {
+    for member in members::leader_first(&view) {
         let reply = match context.rest.call(member, Method::PATCH, "/config", Some(&change), rest::SHORT).await {
             Ok(reply) => reply,
             Err(error) => {
@@ -55,13 +55,6 @@ pub async fn run(arguments: PauseArguments, paused: bool, context: &mut Context)
         return Ok(context.terminal.line(&format!("Success: cluster management is {participle}"))?);
     }
     bail!("Can not find accessible cluster member")
-}
-
-fn leader_first(view: &View) -> Vec<&Member> {
-    let leader = view.leader.as_ref().map(|leader| leader.name.as_str());
-    let mut members: Vec<&Member> = view.members.iter().filter(|member| !member.api_url.is_empty()).collect();
-    members.sort_by_key(|member| Some(member.name.as_str()) != leader);
-    members
 }
 
 /// A member takes notice at the latest in its next round, `loop_wait` from now.

@@ -43,6 +43,17 @@ pub struct Reply {
     pub body: String,
 }
 
+impl Reply {
+    pub fn is_refusal(&self) -> bool {
+        self.status >= 400
+    }
+
+    /// How the commands that order something of each member print a refusal.
+    pub fn refusal(&self, action: &str, member: &Member) -> String {
+        format!("Failed: {action} for member {}, status code={}, ({})", member.name, self.status, self.body)
+    }
+}
+
 /// The client is made at the first call: commands that only read the store do not pay for it.
 #[derive(Debug)]
 pub struct RestClient {

@@ -2,6 +2,8 @@
 //!
 //! Not here: whether the time may be in the past; the daemon judges that by its own clock.
 
+use std::time::Duration;
+
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
@@ -36,6 +38,12 @@ pub fn parse(text: &str, local: &TimeZone, today: Date) -> Result<Option<Zoned>,
         .or_else(|| if compact.ends_with(['Z', 'z']) { None } else { compact.parse().ok().and_then(in_local_time) })
         .or_else(|| compact.parse::<Time>().ok().and_then(|time| in_local_time(today.to_datetime(time))));
     parsed.map(Some).ok_or_else(error)
+}
+
+/// A time in an hour, to show how one is written.
+pub fn example(now: &Zoned) -> String {
+    let later = now.checked_add(Duration::from_secs(3600)).unwrap_or_else(|_| now.clone());
+    later.strftime("%Y-%m-%dT%H:%M").to_string()
 }
 
 /// As the REST API takes it: `2030-05-05T10:00:00+02:00`, with microseconds only if there are any.

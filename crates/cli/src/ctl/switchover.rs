@@ -20,6 +20,7 @@ use super::members::{self, Synchronous};
 use super::rest::{Reply, RestError};
 use super::schedule;
 use super::table::Format;
+use super::terminal::timestamp;
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct SwitchoverArguments {
@@ -243,9 +244,7 @@ async fn agree_on_time(
         Some(text) => text,
         None if force => return Ok(None),
         None => {
-            let example = now.checked_add(Duration::from_secs(3600)).unwrap_or_else(|_| now.clone());
-            let question =
-                format!("When should the switchover take place (e.g. {})", example.strftime("%Y-%m-%dT%H:%M"));
+            let question = format!("When should the switchover take place (e.g. {})", schedule::example(&now));
             context.terminal.ask(&question, "now").await?
         }
     };
@@ -356,9 +355,4 @@ async fn write_key(
              Look again (`pgherd list {cluster}`) before you repeat it"
         ),
     }
-}
-
-/// Local, with five digits of the second, as Patroni's console prints it.
-fn timestamp() -> String {
-    Zoned::now().strftime("%Y-%m-%d %H:%M:%S.%5f").to_string()
 }

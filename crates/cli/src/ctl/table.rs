@@ -3,6 +3,8 @@
 //! A cell is a JSON value: text, a number or (in `json` and `yaml`) an object. Not here: what stands in the cells
 //! (`list`, `history`). Tested below against literal output.
 
+use std::borrow::Cow;
+
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -27,7 +29,7 @@ pub enum Align {
 
 #[derive(Clone, Debug)]
 pub struct Column {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub align: Align,
 }
 
@@ -47,28 +49,29 @@ impl Table {
     pub fn render(&self, format: Format) -> String {
         match format {
             Format::Pretty => self.pretty(),
-            Format::Tsv => self.tsv(),
+            Format::Tsv => self.delimited("\t"),
             Format::Json => json::line(&self.objects()),
             Format::Yaml => yaml::block(&self.objects()) + "\n",
         }
     }
 
+    /// A line of names and a line a row, with `delimiter` between the cells.
+    pub fn delimited(&self, delimiter: &str) -> String {
+        let names = self.columns.iter().map(|column| column.name.to_string()).collect::<Vec<_>>();
+        let rows = self.rows.iter().map(|row| row.iter().map(text).collect());
+        std::iter::once(names).chain(rows).map(|cells: Vec<String>| cells.join(delimiter) + "\n").collect()
+    }
+
     fn objects(&self) -> Value {
         let object = |row: &Vec<Value>| -> Map<String, Value> {
-            let cells = self.columns.iter().map(|column| column.name.to_owned()).zip(row.iter().cloned());
+            let cells = self.columns.iter().map(|column| column.name.to_string()).zip(row.iter().cloned());
             cells.filter(|(_, cell)| !(self.omit_empty && text(cell).is_empty())).collect()
         };
         Value::Array(self.rows.iter().map(|row| Value::Object(object(row))).collect())
     }
 
-    fn tsv(&self) -> String {
-        let names = self.columns.iter().map(|column| column.name.to_owned()).collect::<Vec<_>>();
-        let rows = self.rows.iter().map(|row| row.iter().map(text).collect());
-        std::iter::once(names).chain(rows).map(|cells: Vec<String>| cells.join("\t") + "\n").collect()
-    }
-
     fn pretty(&self) -> String {
-        let header: Vec<String> = self.columns.iter().map(|column| column.name.to_owned()).collect();
+        let header: Vec<String> = self.columns.iter().map(|column| column.name.to_string()).collect();
         let rows: Vec<Vec<String>> = self.rows.iter().map(|row| row.iter().map(text).collect()).collect();
         let widths: Vec<usize> = (0..self.columns.len())
             .map(|index| {
@@ -144,9 +147,9 @@ mod tests {
         Table {
             title: Some(" Cluster: demo ".into()),
             columns: vec![
-                Column { name: "Member", align: Align::Left },
-                Column { name: "TL", align: Align::Right },
-                Column { name: "Tags", align: Align::Left },
+                Column { name: "Member".into(), align: Align::Left },
+                Column { name: "TL".into(), align: Align::Right },
+                Column { name: "Tags".into(), align: Align::Left },
             ],
             rows: vec![vec![json!("n1"), json!(3), json!("")], vec![json!("n2"), json!(""), json!("a: é\nb: x")]],
             omit_empty: true,

@@ -2,7 +2,12 @@
 //!
 //! Tests give it a buffer and prepared answers. Errors do not come here; `ctl::run` prints them.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+/// No text that a command reads from its input is larger; a configuration has kilobytes.
+const LARGEST_TEXT: u64 = 4 << 20;
 
 /// The operator gave no answer: the input ended.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -57,6 +62,41 @@ impl Terminal {
         Ok(if answer.is_empty() { default.to_owned() } else { answer })
     }
 
+    /// Asks until there is an answer.
+    pub async fn ask_for(&mut self, question: &str) -> anyhow::Result<String> {
+        loop {
+            self.print(&format!("{question}: "))?;
+            let answer = self.answer().await?;
+            if !answer.is_empty() {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The same, and what is typed is not shown.
+    pub async fn ask_for_secret(&mut self, question: &str) -> anyhow::Result<String> {
+        let unseen = matches!(self.input, Input::Standard).then(Unseen::begin).flatten();
+        let answer = tokio::select! {
+            answer = self.ask_for(question) => answer,
+            // It would end the program and leave a terminal that shows nothing.
+            _ = tokio::signal::ctrl_c() => Err(Aborted.into()),
+        };
+        if unseen.is_some() {
+            self.line("")?;
+        }
+        answer
+    }
+
+    /// The whole input, for `FILE` being `-`.
+    pub fn read_text(&mut self) -> io::Result<String> {
+        let mut text = String::new();
+        match &mut self.input {
+            Input::Standard => io::stdin().lock().take(LARGEST_TEXT).read_to_string(&mut text)?,
+            Input::Prepared(answers) => answers.read_to_string(&mut text)?,
+        };
+        Ok(text)
+    }
+
     /// An empty answer means no; what is neither yes nor no is asked again.
     pub async fn confirm(&mut self, question: &str) -> anyhow::Result<bool> {
         loop {
@@ -64,7 +104,7 @@ impl Terminal {
             match self.answer().await?.to_ascii_lowercase().as_str() {
                 "y" | "yes" => return Ok(true),
                 "n" | "no" | "" => return Ok(false),
-                _ => self.line("Please answer y or n.")?,
+                _ => self.line("Error: invalid input")?,
             }
         }
     }
@@ -85,9 +125,36 @@ impl Terminal {
             Input::Prepared(answers) => answers.read_line(&mut line)?,
         };
         if length == 0 {
-            self.line("")?;
             return Err(Aborted.into());
         }
         Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+    }
+}
+
+/// Local, with five digits of the second, as Patroni's console prints it before a line.
+pub fn timestamp() -> String {
+    jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S.%5f").to_string()
+}
+
+/// While it lives, the terminal does not show what is typed.
+struct Unseen {
+    before: Termios,
+}
+
+impl Unseen {
+    /// `None` where the input is no terminal.
+    fn begin() -> Option<Unseen> {
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut without_echo = before.clone();
+        without_echo.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &without_echo).ok()?;
+        Some(Unseen { before })
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        // The terminal has gone; there is nothing to restore.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.before);
     }
 }

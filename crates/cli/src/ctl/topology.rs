@@ -26,7 +26,7 @@ pub async fn run(arguments: TopologyArguments, context: &mut Context) -> anyhow:
         list::warn_no_cluster("topology");
         return Ok(());
     }
-    list::repeat(arguments.watch.interval(), context, async |context| {
+    list::repeat(arguments.watch.interval(), true, context, async |context| {
         for cluster in &clusters {
             let view = context.load(cluster).await?;
             context.terminal.print(&text_of(cluster, &view))?;

@@ -29,6 +29,8 @@ pub struct VersionArguments {
 pub fn own(program: Program) -> String {
     match program {
         Program::Pgherd => format!("pgherd version {} (Patroni {PATRONI_LEVEL})", env!("CARGO_PKG_VERSION")),
+        // As that prints for --version.
+        Program::Patroni => format!("patroni {PATRONI_LEVEL}"),
         Program::Patronictl => format!("patronictl version {PATRONI_LEVEL}"),
     }
 }

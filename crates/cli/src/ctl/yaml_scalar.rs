@@ -45,8 +45,8 @@ pub fn number(number: &Number) -> String {
     }
 }
 
-/// Python's shortest form of a float, with YAML's point.
-fn float_text(float: f64) -> String {
+/// As Python prints it: the fewest digits that mean it, always with a point or an exponent.
+pub fn python_float(float: f64) -> String {
     let scientific = format!("{float:e}");
     let (digits, exponent) = scientific.split_once('e').expect("the format {:e} has an exponent");
     let exponent: i32 = exponent.parse().expect("the exponent of {:e} is a whole number");
@@ -54,9 +54,14 @@ fn float_text(float: f64) -> String {
         let text = float.to_string();
         return if text.contains('.') { text } else { format!("{text}.0") };
     }
-    let digits = if digits.contains('.') { digits.to_owned() } else { format!("{digits}.0") };
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
+/// The same, and an exponent has a point before it.
+fn float_text(float: f64) -> String {
+    let text = python_float(float);
+    if text.contains('.') { text } else { text.replacen('e', ".0e", 1) }
 }
 
 /// What the characters of a text allow.
