@@ -166,3 +166,63 @@ fn raise_file_limit(maxconn: usize) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::haproxy_cfg;
+
+    /// A server that agrees to encryption, says no more, and closes after its client.
+    fn server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        std::thread::spawn(move || {
+            for mut session in listener.incoming().map_while(Result::ok) {
+                std::thread::spawn(move || {
+                    session.read_exact(&mut [0; 8])?;
+                    session.write_all(b"S")?;
+                    session.read_to_end(&mut vec![])
+                });
+            }
+        });
+        address
+    }
+
+    /// A client that has asked for encryption.
+    fn client(address: SocketAddr) -> TcpStream {
+        let mut client = TcpStream::connect(address).expect("accepted");
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+        client.write_all(b"\0\0\0\x08\x04\xd2\x16\x2f").expect("a request");
+        client
+    }
+
+    fn served(client: &mut TcpStream) {
+        let mut answer = [0];
+        client.read_exact(&mut answer).expect("the server's answer in time");
+        assert_eq!(answer, *b"S");
+    }
+
+    #[test]
+    fn no_place_is_held_where_nobody_comes() {
+        let server = server();
+        let text = format!(
+            "global\n nbthread 4\n maxconn 2\nlisten idle\n bind 127.0.0.1:0\n server s {server}\n\
+             listen busy\n bind 127.0.0.1:0\n maxconn 2\n server s {server}\n"
+        );
+        let handle = start(haproxy_cfg::parse("f", &text, &|_| None).expect("a configuration").config).expect("started");
+        let address = handle.addresses.iter().find(|(name, _)| name == "busy").expect("the listener").1[0];
+        // Again and again, because the kernel chooses the worker anew for each client.
+        for _ in 0..10 {
+            let (mut first, mut second) = (client(address), client(address));
+            served(&mut first);
+            served(&mut second);
+            let mut third = client(address);
+            drop(first);
+            served(&mut third);
+        }
+    }
+}

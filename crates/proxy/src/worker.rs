@@ -52,20 +52,22 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn accept(index: usize, entry: Arc<Entry>, listener: TcpListener, shared: Shared) {
     loop {
-        // As HAProxy: above `maxconn` a client stays in the kernel's queue until another leaves.
-        let places = (Arc::clone(&shared.slots).acquire_owned().await, Arc::clone(&entry.slots).acquire_owned().await);
-        let (Ok(global), Ok(local)) = places else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let client =
-                    Client { stream, listener: index, entry: Arc::clone(&entry), events: shared.events.clone() };
-                tokio::spawn(serve(client, [global, local]));
-            }
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(listener = entry.config.name, %error, "a client could not be accepted");
                 tokio::time::sleep(PAUSE).await;
+                continue;
             }
-        }
+        };
+        // As HAProxy: above `maxconn` clients stay in the kernel's queue until another leaves, but for this one a socket, which
+        // takes its places after it has come: a socket where nobody comes holds none. The listener's own place first, so that
+        // a full listener holds none of the others'.
+        let local = Arc::clone(&entry.slots).acquire_owned().await;
+        let global = Arc::clone(&shared.slots).acquire_owned().await;
+        let (Ok(local), Ok(global)) = (local, global) else { return };
+        let client = Client { stream, listener: index, entry: Arc::clone(&entry), events: shared.events.clone() };
+        tokio::spawn(serve(client, [global, local]));
     }
 }
 
