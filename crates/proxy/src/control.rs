@@ -168,8 +168,9 @@ impl Control {
                         tracing::info!(listener, server, %epoch, "takes sessions: it holds the leader key");
                     }
                     (_, Access::Open { epoch: None, .. }) => tracing::info!(listener, server, "takes sessions"),
+                    (Some(Access::Keep { .. }), Access::Keep { .. }) => {}
                     (Some(old), new) if old == new => {}
-                    (_, Access::Keep) => {
+                    (_, Access::Keep { .. }) => {
                         tracing::info!(listener, server, "takes no new sessions and keeps those it has")
                     }
                     (_, Access::Closed(reason)) => {

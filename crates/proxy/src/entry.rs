@@ -206,7 +206,7 @@ impl Entry {
             let gate = server.gate.load_full();
             let (until, admits) = match *access {
                 Access::Open { until, .. } => (nanos(until).max(1), true),
-                Access::Keep => (u64::MAX, false),
+                Access::Keep { until } => (nanos(until).max(1), false),
                 Access::Closed(reason) => {
                     if !gate.is_closed() {
                         gate.close(reason);

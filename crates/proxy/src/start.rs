@@ -213,7 +213,8 @@ mod tests {
             "global\n nbthread 4\n maxconn 2\nlisten idle\n bind 127.0.0.1:0\n server s {server}\n\
              listen busy\n bind 127.0.0.1:0\n maxconn 2\n server s {server}\n"
         );
-        let handle = start(haproxy_cfg::parse("f", &text, &|_| None).expect("a configuration").config).expect("started");
+        let handle =
+            start(haproxy_cfg::parse("f", &text, &|_| None).expect("a configuration").config).expect("started");
         let address = handle.addresses.iter().find(|(name, _)| name == "busy").expect("the listener").1[0];
         // Again and again, because the kernel chooses the worker anew for each client.
         for _ in 0..10 {

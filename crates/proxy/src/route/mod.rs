@@ -11,6 +11,9 @@
 //!    held the greater one says itself that it does not hold it.
 //! 3. Checks decide only for servers whose agent pushes nothing, and only while nobody proves an epoch. Of several that
 //!    pass, the one that passed last is the primary: the others have not noticed yet that they are not.
+//!
+//! The rule of every other listener: what an agent pushes about a server that can write, or is about to, counts as long as its
+//! permit stands. Then the sessions there end, whatever `on-marked-down` says: they could write.
 
 mod agent;
 mod health;
@@ -27,8 +30,9 @@ use crate::config::{Check, Listener, Role, Server};
 pub enum Access {
     /// Takes new sessions; nothing is forwarded at or after `until`.
     Open { epoch: Option<Epoch>, until: Boot },
-    /// Takes no new ones and keeps those it has, as HAProxy does without `on-marked-down shutdown-sessions`.
-    Keep,
+    /// Takes no new ones and keeps those it has, as HAProxy does without `on-marked-down shutdown-sessions`; but nothing is
+    /// forwarded at or after `until`.
+    Keep { until: Boot },
     /// Its sessions end.
     Closed(Reason),
 }
@@ -42,6 +46,30 @@ pub enum Reason {
     NotPrimary,
     NotRunning,
     ChecksFail,
+}
+
+impl Access {
+    /// Without an end, as far as the server itself goes.
+    const OPEN: Access = Access::Open { epoch: None, until: Boot::NEVER };
+    const KEEP: Access = Access::Keep { until: Boot::NEVER };
+
+    /// The same for sessions that it has, and no new ones.
+    fn kept(self) -> Access {
+        match self {
+            Access::Open { until, .. } => Access::Keep { until },
+            other => other,
+        }
+    }
+
+    /// The same, and an end at `bound`; `None`: which has passed.
+    fn bounded(self, bound: Option<Boot>) -> Access {
+        match (self, bound) {
+            (Access::Closed(reason), _) => Access::Closed(reason),
+            (_, None) => Access::Closed(Reason::PermitEnded),
+            (Access::Open { epoch, until }, Some(bound)) => Access::Open { epoch, until: until.min(bound) },
+            (Access::Keep { until }, Some(bound)) => Access::Keep { until: until.min(bound) },
+        }
+    }
 }
 
 impl Reason {
@@ -195,16 +223,18 @@ impl Routes {
         let mut access = match &listener.role {
             Role::ReadWrite => self.read_write(listener, now),
             Role::ReadOnly { primary_too, max_lag } => {
-                let one = |server| self.read_only(server, *primary_too, *max_lag, now);
+                let one = |server| self.read_only(server, *primary_too, *max_lag).bounded(self.bound(server, now));
                 listener.servers.iter().map(one).collect()
             }
-            Role::Checks => listener.servers.iter().map(by_check).collect(),
+            Role::Checks => {
+                listener.servers.iter().map(|server| by_check(server).bounded(self.bound(server, now))).collect()
+            }
         };
         let open = |(access, server): (&Access, &ServerState)| matches!(access, Access::Open { .. }) && !server.backup;
         if access.iter().zip(&listener.servers).any(open) {
             for (access, server) in access.iter_mut().zip(&listener.servers) {
-                if matches!(access, Access::Open { .. }) && server.backup {
-                    *access = Access::Keep;
+                if server.backup {
+                    *access = access.kept();
                 }
             }
         }
@@ -213,6 +243,10 @@ impl Routes {
 
     fn agent(&self, server: &ServerState) -> Option<&AgentView> {
         server.agent.and_then(|agent| self.agents.get(agent))
+    }
+
+    fn bound(&self, server: &ServerState, now: Boot) -> Option<Boot> {
+        self.agent(server).map_or(Some(Boot::NEVER), |agent| agent.bound(now))
     }
 
     fn read_write(&self, listener: &ListenerState, now: Boot) -> Vec<Access> {
@@ -259,15 +293,18 @@ impl Routes {
         // The first of those that passed at the same moment, so that the choice does not move.
         let primary = open.rev().max_by_key(|index| (!listener.servers[*index].backup, since(*index)));
         let one = |(index, access)| match access {
-            Access::Open { .. } if Some(index) != primary => Access::Keep,
-            access => access,
+            access if Some(index) == primary => access,
+            access => Access::kept(access),
         };
         checked.into_iter().enumerate().map(one).collect()
     }
 
-    fn read_only(&self, server: &ServerState, primary_too: bool, max_lag: Option<u64>, now: Boot) -> Access {
-        let Some((agent, node)) = self.agent(server).and_then(|agent| Some((agent, agent.live()?))) else {
-            return by_check(server);
+    fn read_only(&self, server: &ServerState, primary_too: bool, max_lag: Option<u64>) -> Access {
+        let Some(agent) = self.agent(server) else { return by_check(server) };
+        let Some(node) = agent.live() else {
+            // A check that the primary passes as well says nothing about a permit: whether there is one to obey is not known yet.
+            let unasked = primary_too && agent.source == Source::Unasked;
+            return if unasked { Access::Closed(Reason::NotHeardYet) } else { by_check(server) };
         };
         let fresh = |node: &NodeRoute| match (max_lag, node.lag) {
             (Some(limit), Some(lag)) => lag <= limit,
@@ -278,17 +315,16 @@ impl Routes {
         let serves = match node.in_recovery {
             _ if !node.running => return closed(server, Reason::NotRunning),
             Some(true) => !node.noloadbalance && fresh(node),
-            Some(false) => primary_too && agent.proof(now).is_some(),
+            Some(false) => primary_too,
             None => false,
         };
-        let open = Access::Open { epoch: None, until: Boot::NEVER };
-        if serves { open } else { closed(server, Reason::NotPrimary) }
+        if serves { Access::OPEN } else { closed(server, Reason::NotPrimary) }
     }
 }
 
 fn by_check(server: &ServerState) -> Access {
     match server.health.as_ref().map(Health::status) {
-        None | Some(Status::Up) => Access::Open { epoch: None, until: Boot::NEVER },
+        None | Some(Status::Up) => Access::OPEN,
         Some(Status::Unknown) => Access::Closed(Reason::NotHeardYet),
         Some(Status::Down) => closed(server, Reason::ChecksFail),
     }
@@ -296,7 +332,7 @@ fn by_check(server: &ServerState) -> Access {
 
 /// `on-marked-down shutdown-sessions` says whether sessions of a server that is out of service end.
 fn closed(server: &ServerState, reason: Reason) -> Access {
-    if server.shutdown_sessions { Access::Closed(reason) } else { Access::Keep }
+    if server.shutdown_sessions { Access::Closed(reason) } else { Access::KEEP }
 }
 
 #[cfg(test)]

@@ -79,8 +79,10 @@ fn outcome(listener: &Listener, steps: &[(u64, Step)], now: u64) -> String {
     let words = routes.table(Boot::from_millis(now)).remove(0).into_iter().map(|access| match access {
         Access::Open { epoch: Some(epoch), until: Boot::NEVER } => format!("open{}", epoch.0),
         Access::Open { epoch: Some(epoch), until } => format!("open{}<{}", epoch.0, until.0.as_millis()),
-        Access::Open { epoch: None, .. } => "open".into(),
-        Access::Keep => "keep".into(),
+        Access::Open { epoch: None, until: Boot::NEVER } => "open".into(),
+        Access::Open { epoch: None, until } => format!("open<{}", until.0.as_millis()),
+        Access::Keep { until: Boot::NEVER } => "keep".into(),
+        Access::Keep { until } => format!("keep<{}", until.0.as_millis()),
         Access::Closed(reason) => format!("{reason:?}"),
     });
     words.collect::<Vec<_>>().join(" ")
@@ -159,7 +161,7 @@ fn the_read_write_listener_follows_the_greatest_proven_epoch() {
             "but without a stream the checks decide",
             vec![(10, Paused(0, 5)), (20, Lost(0)), (30, Check(0, false))],
             40,
-            "Keep NotHeardYet NotHeardYet",
+            "keep NotHeardYet NotHeardYet",
         ),
         (
             "a server that reports recovery is not delivered",
@@ -197,13 +199,13 @@ fn plain_patroni_is_routed_by_its_checks() {
                 (4, Check(1, true)),
             ],
             9,
-            "Keep open NotHeardYet",
+            "keep open NotHeardYet",
         ),
         (
             "at the same moment, the first",
             vec![(1, Plain(0)), (1, Plain(1)), (2, Check(0, true)), (2, Check(1, true))],
             9,
-            "open Keep NotHeardYet",
+            "open keep NotHeardYet",
         ),
         (
             "a proven epoch is stronger than a check",
@@ -253,17 +255,50 @@ fn read_only_listeners_serve_fresh_standbys() {
     ];
     check("/replica?lag=1kB", "on-marked-down shutdown-sessions", cases);
     let cases: Vec<Case> = vec![
-        ("the primary too", vec![(1, Push(0, Some((5, 100)), false)), (1, Lag(1, None))], 9, "open open NotHeardYet"),
-        ("while its permit stands", vec![(1, Push(0, Some((5, 100)), false))], 101, "Keep NotHeardYet NotHeardYet"),
+        (
+            "the primary too",
+            vec![(1, Push(0, Some((5, 100)), false)), (1, Lag(1, None))],
+            9,
+            "open<101 open NotHeardYet",
+        ),
+        ("a check that the primary passes waits for its agent", vec![(1, Check(0, true))], 9, "NotHeardYet"),
     ];
     check("/read-only", "", cases);
+}
+
+/// Without `on-marked-down shutdown-sessions`, which keeps sessions of servers that are out of service.
+#[test]
+fn sessions_that_could_write_end_with_the_permit_in_every_listener() {
+    let push = |epoch, in_recovery| Push(0, epoch, in_recovery);
+    for (path, name, steps, now, expected) in [
+        ("/read-only", "a primary", vec![push(Some((5, 100)), false)], 100, "open<101"),
+        ("/read-only", "whose permit ran out", vec![push(Some((5, 100)), false)], 101, "PermitEnded"),
+        ("/read-only", "which says that it has none", vec![push(None, false)], 9, "PermitEnded"),
+        ("/read-only", "in pause", vec![Paused(0, 5)], 9, "open"),
+        ("/read-only", "by its check", vec![push(Some((5, 100)), false), Lost(0), Check(0, true)], 100, "open<101"),
+        ("/read-only", "a failed one", vec![push(Some((5, 100)), false), Lost(0), Check(0, false)], 100, "keep<101"),
+        ("/read-only", "no longer", vec![push(Some((5, 100)), false), Lost(0), Check(0, true)], 101, "PermitEnded"),
+        ("/read-only", "that does not answer", vec![push(None, false), Stopped(0)], 9, "keep<1001"),
+        ("/read-only", "at the end of its permit", vec![push(None, false), Stopped(0)], 1_001, "PermitEnded"),
+        ("/replica", "a standby", vec![Lag(0, Some(0))], u64::MAX / 2, "open"),
+        ("/replica", "that is promoted", vec![Lag(0, Some(0)), push(Some((5, 100)), false)], 100, "keep<101"),
+        ("/replica", "whose permit ran out", vec![Lag(0, Some(0)), push(Some((5, 100)), false)], 101, "PermitEnded"),
+        ("/replica", "about to be promoted", vec![push(Some((5, 100)), true)], 100, "open<101"),
+        ("/replica", "and lost then", vec![push(Some((5, 100)), true), Lost(0), Check(0, true)], 101, "PermitEnded"),
+        ("/replica", "that stays a standby", vec![push(Some((5, 100)), true), Lag(0, Some(0))], 101, "open"),
+        ("/replica", "a plain one", vec![push(Some((5, 100)), false), Plain(0), Check(0, true)], 101, "open"),
+        ("/health", "by checks alone", vec![push(Some((5, 100)), false), Check(0, true)], 100, "open<101"),
+        ("/health", "and no longer", vec![push(Some((5, 100)), false), Check(0, true)], 101, "PermitEnded"),
+    ] {
+        check(path, "", vec![(name, steps.into_iter().map(|step| (1, step)).collect(), now, expected)]);
+    }
 }
 
 /// `Closed` in an expectation stands for any reason but `NotHeardYet`.
 fn check(path: &str, options: &str, cases: Vec<Case>) {
     let listener = listener(path, options);
     for (name, steps, now, expected) in cases {
-        let found = outcome(&listener, &steps, now).replace("keep", "Keep");
+        let found = outcome(&listener, &steps, now);
         let same = |(found, expected): (&str, &str)| {
             found == expected || expected == "Closed" && matches!(found, "NotPrimary" | "ChecksFail" | "NotRunning")
         };
@@ -278,8 +313,7 @@ fn backups_serve_only_when_nobody_else_does() {
     let listener = haproxy_cfg::parse("f", text, &|_| None).expect("a listener").config.listeners.remove(0);
     let mut routes = Routes::new(&[listener], |_, _| None, Boot::ZERO);
     routes.on_check(0, 1, true, Boot::ZERO);
-    let open = Access::Open { epoch: None, until: Boot::NEVER };
-    assert_eq!(routes.table(Boot::ZERO), [[open, Access::Keep]]);
+    assert_eq!(routes.table(Boot::ZERO), [[Access::OPEN, Access::KEEP]]);
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn fill_server(row: &mut Row, server: &ServerEntry, known: &ServerOverview, acce
     row.usable = server.refuses().is_none();
     row.because = match access {
         Some(Access::Closed(reason)) => Some(reason.words()),
-        Some(Access::Keep) => Some("it takes no new sessions"),
+        Some(Access::Keep { .. }) => Some("it takes no new sessions"),
         Some(Access::Open { .. }) if !row.usable => Some(Reason::PermitEnded.words()),
         _ => None,
     };
