@@ -49,7 +49,8 @@ pub enum Role {
     ReadWrite,
     /// Standbys no further behind than `max_lag` bytes, and the primary as well where `primary_too`.
     ReadOnly { primary_too: bool, max_lag: Option<u64> },
-    /// What the check says and nothing else: a path whose condition the agents do not push, or no HTTP check at all.
+    /// What the check says and nothing else: a path whose condition the agents do not push, a check that does not pass by 200 or
+    /// does by 503, or no HTTP check at all.
     Checks,
 }
 
@@ -177,6 +178,11 @@ impl Role {
     /// The role that a check path stands for. Patroni matches by substring and in this order.
     pub fn from_check(check: &CheckKind) -> Role {
         let CheckKind::Http(http) = check else { return Role::Checks };
+        // Patroni says yes with 200 and no with 503; a check that reads that otherwise (`expect ! status 200`: whoever is not the
+        // primary) does not ask for what the path is named after.
+        if !http.expect.passes(200) || http.expect.passes(503) {
+            return Role::Checks;
+        }
         let (path, query) = http.uri.split_once('?').unwrap_or((&http.uri, ""));
         let has = |word: &str| path.contains(word);
         // The leader of a standby cluster is in recovery, and the agents' route does not name it.
@@ -224,8 +230,7 @@ fn parse_size(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn http(uri: &str) -> CheckKind {
-        let expect = ExpectStatus::default();
+    fn http(uri: &str, expect: ExpectStatus) -> CheckKind {
         CheckKind::Http(HttpCheck {
             method: "OPTIONS".into(),
             uri: uri.into(),
@@ -255,9 +260,21 @@ mod tests {
             ("/sync", Role::Checks),
             ("/health", Role::Checks),
         ] {
-            assert_eq!(Role::from_check(&http(uri)), role, "{uri}");
+            assert_eq!(Role::from_check(&http(uri, ExpectStatus::default())), role, "{uri}");
         }
         assert_eq!(Role::from_check(&CheckKind::Tcp), Role::Checks);
+        for (ranges, negated, role) in [
+            (vec![(200, 200)], false, Role::ReadWrite),
+            (vec![(200, 299), (301, 301)], false, Role::ReadWrite),
+            (vec![(503, 503)], true, Role::ReadWrite),
+            (vec![(200, 200)], true, Role::Checks),
+            (vec![(503, 503)], false, Role::Checks),
+            (vec![(200, 200), (503, 503)], false, Role::Checks),
+            (vec![(404, 404)], true, Role::Checks),
+        ] {
+            let expect = ExpectStatus { ranges, negated };
+            assert_eq!(Role::from_check(&http("/primary", expect.clone())), role, "{expect:?}");
+        }
     }
 
     #[test]
