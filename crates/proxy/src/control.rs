@@ -138,7 +138,12 @@ impl Control {
     }
 
     fn publish(&mut self) {
-        let table = self.routes.table(boot_now());
+        let now = boot_now();
+        for (listener, epoch) in self.routes.forget_epochs(now) {
+            let listener = &self.entries[listener].config.name;
+            tracing::warn!(listener, %epoch, "nobody has proved this epoch for minutes: it is forgotten, an older one counts again");
+        }
+        let table = self.routes.table(now);
         for (entry, access) in self.entries.iter().zip(&table) {
             entry.apply(access);
         }

@@ -8,7 +8,8 @@
 //! 1. Among the agents whose permit stands, only the one with the greatest epoch is delivered, and only while it says
 //!    that it is out of recovery. Everyone else's sessions end.
 //! 2. An epoch greater than any that stands, once seen, is remembered: an older one is not delivered until the agent that
-//!    held the greater one says itself that it does not hold it.
+//!    held the greater one says itself that it does not hold it, or has proved nothing for long (the store may have been made
+//!    anew, and its epochs begin low again).
 //! 3. Checks decide only for servers whose agent pushes nothing, and only while nobody proves an epoch. Of several that
 //!    pass, the one that passed last is the primary: the others have not noticed yet that they are not.
 //!
@@ -21,9 +22,14 @@ mod health;
 pub use agent::{AgentView, Source};
 pub use health::{Health, Status};
 
+use std::time::Duration;
+
 use pgherd_ha::{Boot, Epoch, NodeRoute, RouteMessage};
 
 use crate::config::{Check, Listener, Role, Server};
+
+/// How long an epoch is remembered after the last permit under it: well past any lease, so that no older one can still stand.
+const EPOCH_KEPT: Duration = Duration::from_secs(120);
 
 /// What sessions of one server may do, in one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,7 @@ pub enum Access {
 pub enum Reason {
     NotHeardYet,
     NewerLeader,
+    OlderEpoch,
     PermitEnded,
     NotPrimary,
     NotRunning,
@@ -78,6 +85,9 @@ impl Reason {
         match self {
             Reason::NotHeardYet => "it has not been heard of yet",
             Reason::NewerLeader => "another server is the primary",
+            Reason::OlderEpoch => {
+                "another server proved a newer epoch; if the store was made anew, this one counts 2 minutes after that permit"
+            }
             Reason::PermitEnded => "its permit to be the primary has run out",
             Reason::NotPrimary => "it is not the primary",
             Reason::NotRunning => "its PostgreSQL does not accept connections",
@@ -106,8 +116,22 @@ struct ServerState {
 struct ListenerState {
     role: Role,
     servers: Vec<ServerState>,
-    /// The greatest epoch seen, and the server that proved it.
-    newest: Option<(Epoch, usize)>,
+    newest: Option<Newest>,
+}
+
+/// The greatest epoch that a server of a listener has proved.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    epoch: Epoch,
+    holder: usize,
+    /// The end of the last permit under it; in pause, where that has none, when the last line came.
+    proved_until: Boot,
+}
+
+impl Newest {
+    fn kept_until(self) -> Boot {
+        self.proved_until + EPOCH_KEPT
+    }
 }
 
 /// Everything that is known of servers and agents.
@@ -160,16 +184,18 @@ impl Routes {
         let Some(view) = self.agents.get_mut(agent) else { return };
         view.on_push(message, requested);
         let epoch = view.node.as_ref().and_then(|node| node.epoch);
-        let proof = view.proof(now).map(|(epoch, _)| epoch);
+        let proof = view.proof(now);
         for listener in &mut self.listeners {
             for (index, server) in listener.servers.iter_mut().enumerate().filter(|(_, s)| s.agent == Some(agent)) {
                 server.contradicted = false;
-                listener.newest = match listener.newest {
-                    // Its own word that it does not hold the newest epoch any more.
-                    Some((newest, holder)) if holder == index && epoch < Some(newest) => None,
-                    other => other,
-                };
-                listener.newest = listener.newest.max(proof.map(|epoch| (epoch, index)));
+                // Its own word that it does not hold the newest epoch any more.
+                listener.newest =
+                    listener.newest.filter(|newest| newest.holder != index || epoch >= Some(newest.epoch));
+                let Some((epoch, until)) = proof else { continue };
+                if listener.newest.is_none_or(|newest| newest.epoch <= epoch) {
+                    let proved_until = if until == Boot::NEVER { now } else { until };
+                    listener.newest = Some(Newest { epoch, holder: index, proved_until });
+                }
             }
         }
     }
@@ -208,15 +234,23 @@ impl Routes {
         self.listeners.get_mut(listener)?.servers.get_mut(server)
     }
 
+    /// Forgets epochs that nobody has proved for long: their listeners, for the log.
+    pub fn forget_epochs(&mut self, now: Boot) -> Vec<(usize, Epoch)> {
+        let old = |listener: &mut ListenerState| listener.newest.take_if(|newest| newest.kept_until() <= now);
+        let listeners = self.listeners.iter_mut().enumerate();
+        listeners.filter_map(|(index, listener)| Some((index, old(listener)?.epoch))).collect()
+    }
+
     /// What every server may do at `now`.
     pub fn table(&self, now: Boot) -> Table {
         self.listeners.iter().map(|listener| self.access(listener, now)).collect()
     }
 
-    /// When the table changes without any event: the end of a permit.
+    /// When the table changes without any event: the end of a permit, or of the memory of an epoch.
     pub fn next_change(&self, now: Boot) -> Option<Boot> {
-        let ends = self.agents.iter().filter_map(|agent| agent.proof(now)).map(|(_, until)| until);
-        ends.filter(|until| *until < Boot::NEVER).min()
+        let permits = self.agents.iter().filter_map(|agent| agent.proof(now)).map(|(_, until)| until);
+        let epochs = self.listeners.iter().filter_map(|listener| listener.newest).map(Newest::kept_until);
+        permits.chain(epochs).filter(|at| now < *at && *at < Boot::NEVER).min()
     }
 
     fn access(&self, listener: &ListenerState, now: Boot) -> Vec<Access> {
@@ -256,9 +290,10 @@ impl Routes {
         });
         match proofs.max_by_key(|(epoch, ..)| *epoch) {
             Some((epoch, holder, until)) => {
-                let outdated = listener.newest.is_some_and(|(newest, _)| epoch < newest);
+                let outdated = listener.newest.is_some_and(|newest| epoch < newest.epoch && now < newest.kept_until());
                 let one = |(index, server): (usize, &ServerState)| match self.agent(server) {
-                    _ if index != holder || outdated => Access::Closed(Reason::NewerLeader),
+                    _ if index != holder => Access::Closed(Reason::NewerLeader),
+                    _ if outdated => Access::Closed(Reason::OlderEpoch),
                     Some(agent) if agent.can_write() => Access::Open { epoch: Some(epoch), until },
                     Some(agent) if agent.node.as_ref().is_some_and(|node| !node.running) => {
                         Access::Closed(Reason::NotRunning)

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use pgherd_ha::{Lsn, Timeline};
 
 use super::*;
@@ -138,7 +136,25 @@ fn the_read_write_listener_follows_the_greatest_proven_epoch() {
             "an older epoch is refused after a newer one was seen and lost",
             vec![(10, Push(1, Some((7, 100)), false)), (50, Lost(1)), (60, Push(0, Some((5, 1_000)), false))],
             200,
-            "NewerLeader NewerLeader NewerLeader",
+            "OlderEpoch NewerLeader NewerLeader",
+        ),
+        (
+            "as long as the store may be the same",
+            vec![(10, Push(1, Some((7, 100)), false)), (50, Lost(1)), (60, Push(0, Some((5, 1_000_000)), false))],
+            120_109,
+            "OlderEpoch NewerLeader NewerLeader",
+        ),
+        (
+            "but not for ever, because a store that was made anew counts from the beginning",
+            vec![(10, Push(1, Some((7, 100)), false)), (50, Lost(1)), (60, Push(0, Some((5, 1_000_000)), false))],
+            120_110,
+            "open5<1000060 NewerLeader NewerLeader",
+        ),
+        (
+            "in pause from the last line on",
+            vec![(10, Paused(1, 7)), (50, Lost(1)), (60, Push(0, Some((5, 1_000_000)), false))],
+            120_010,
+            "open5<1000060 NewerLeader NewerLeader",
         ),
         (
             "until the newer one's holder says that it holds nothing",
@@ -155,6 +171,17 @@ fn the_read_write_listener_follows_the_greatest_proven_epoch() {
             vec![(10, Push(0, Some((5, 100)), false)), (20, Stopped(0))],
             30,
             "NotRunning NewerLeader NewerLeader",
+        ),
+        (
+            "a holder that goes on proving is not forgotten",
+            vec![
+                (10, Push(1, Some((7, 100)), false)),
+                (150_000, Push(1, Some((7, 100)), false)),
+                (150_050, Lost(1)),
+                (150_060, Push(0, Some((5, 1_000_000)), false)),
+            ],
+            200_000,
+            "OlderEpoch NewerLeader NewerLeader",
         ),
         ("in pause the epoch has no end", vec![(10, Paused(0, 5))], u64::MAX / 2, "open5 NewerLeader NewerLeader"),
         (
@@ -317,14 +344,18 @@ fn backups_serve_only_when_nobody_else_does() {
 }
 
 #[test]
-fn the_table_changes_by_itself_at_the_end_of_a_permit() {
+fn the_table_changes_by_itself_at_the_end_of_a_permit_and_of_a_memory() {
     let listener = listener("/", "");
     let mut ids = 0..;
     let mut routes = Routes::new(&[listener], |_, _| ids.next(), Boot::ZERO);
     assert_eq!(routes.next_change(Boot::ZERO), None);
     apply(&mut routes, &Push(0, Some((5, 100)), false), 10);
     assert_eq!(routes.next_change(Boot::from_millis(10)), Some(Boot::from_millis(110)));
-    assert_eq!(routes.next_change(Boot::from_millis(110)), None);
-    apply(&mut routes, &Paused(0, 5), 120);
-    assert_eq!(routes.next_change(Boot(Duration::from_millis(121))), None);
+    // Then the epoch is forgotten.
+    assert_eq!(routes.next_change(Boot::from_millis(110)), Some(Boot::from_millis(120_110)));
+    assert_eq!(routes.forget_epochs(Boot::from_millis(120_109)), []);
+    assert_eq!(routes.forget_epochs(Boot::from_millis(120_110)), [(0, Epoch(5))]);
+    assert_eq!(routes.next_change(Boot::from_millis(120_110)), None);
+    apply(&mut routes, &Paused(0, 5), 130_000);
+    assert_eq!(routes.next_change(Boot::from_millis(130_001)), Some(Boot::from_millis(250_000)));
 }
