@@ -133,7 +133,7 @@ impl Control {
                     *last = Some(report);
                 }
             }
-            Event::HotStandby { listener, server } => self.routes.on_hot_standby(listener, server),
+            Event::HotStandby { listener, server } => self.routes.on_hot_standby(listener, server, now),
         }
     }
 

@@ -22,6 +22,7 @@ mod health;
 pub use agent::{AgentView, Source};
 pub use health::{Health, Status};
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use pgherd_ha::{Boot, Epoch, NodeRoute, RouteMessage};
@@ -30,6 +31,10 @@ use crate::config::{Check, Listener, Role, Server};
 
 /// How long an epoch is remembered after the last permit under it: well past any lease, so that no older one can still stand.
 const EPOCH_KEPT: Duration = Duration::from_secs(120);
+
+/// How long a server that nobody checks is put aside after it said that it is a standby: HAProxy's own interval of checks. After
+/// that the next client finds out.
+const PUT_ASIDE: Duration = Duration::from_secs(2);
 
 /// What sessions of one server may do, in one listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +113,16 @@ struct ServerState {
     health: Option<Health>,
     shutdown_sessions: bool,
     backup: bool,
-    /// Seen in recovery by a session; the next check or line clears it.
-    contradicted: bool,
+    /// When a session saw it in recovery; the next check or line clears it.
+    contradicted: Option<Boot>,
+}
+
+impl ServerState {
+    /// Until when it is not taken for the primary after it contradicted that.
+    fn aside_until(&self) -> Option<Boot> {
+        let at = self.contradicted?;
+        Some(if self.health.is_some() { Boot::NEVER } else { at + PUT_ASIDE })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -157,7 +170,7 @@ impl Routes {
                 health: server.check.as_ref().map(|check: &Check| Health::new(check, now)),
                 shutdown_sessions: server.shutdown_sessions,
                 backup: server.backup,
-                contradicted: false,
+                contradicted: None,
             }
         };
         let listeners = listeners
@@ -187,7 +200,7 @@ impl Routes {
         let proof = view.proof(now);
         for listener in &mut self.listeners {
             for (index, server) in listener.servers.iter_mut().enumerate().filter(|(_, s)| s.agent == Some(agent)) {
-                server.contradicted = false;
+                server.contradicted = None;
                 // Its own word that it does not hold the newest epoch any more.
                 listener.newest =
                     listener.newest.filter(|newest| newest.holder != index || epoch >= Some(newest.epoch));
@@ -217,14 +230,14 @@ impl Routes {
             if let Some(health) = &mut state.health {
                 health.on_check(passed, now);
             }
-            state.contradicted = false;
+            state.contradicted = None;
         }
     }
 
     /// A session of a read-write listener was told `in_hot_standby`.
-    pub fn on_hot_standby(&mut self, listener: usize, server: usize) {
+    pub fn on_hot_standby(&mut self, listener: usize, server: usize, now: Boot) {
         let Some(state) = self.server_mut(listener, server) else { return };
-        state.contradicted = true;
+        state.contradicted = Some(now);
         if let Some(agent) = state.agent.and_then(|agent| self.agents.get_mut(agent)) {
             agent.contradicted = true;
         }
@@ -246,11 +259,12 @@ impl Routes {
         self.listeners.iter().map(|listener| self.access(listener, now)).collect()
     }
 
-    /// When the table changes without any event: the end of a permit, or of the memory of an epoch.
+    /// When the table changes without any event: the end of a permit, of the memory of an epoch or of a doubt.
     pub fn next_change(&self, now: Boot) -> Option<Boot> {
         let permits = self.agents.iter().filter_map(|agent| agent.proof(now)).map(|(_, until)| until);
         let epochs = self.listeners.iter().filter_map(|listener| listener.newest).map(Newest::kept_until);
-        permits.chain(epochs).filter(|at| now < *at && *at < Boot::NEVER).min()
+        let doubts = self.listeners.iter().flat_map(|listener| &listener.servers).filter_map(ServerState::aside_until);
+        permits.chain(epochs).chain(doubts).filter(|at| now < *at && *at < Boot::NEVER).min()
     }
 
     fn access(&self, listener: &ListenerState, now: Boot) -> Vec<Access> {
@@ -302,35 +316,32 @@ impl Routes {
                 };
                 listener.servers.iter().enumerate().map(one).collect()
             }
-            None => self.read_write_by_checks(listener),
+            None => self.read_write_by_checks(listener, now),
         }
     }
 
-    fn read_write_by_checks(&self, listener: &ListenerState) -> Vec<Access> {
-        let checked: Vec<Access> = listener
-            .servers
-            .iter()
-            .map(|server| match self.agent(server) {
-                None => by_check(server),
-                Some(agent) => match agent.source {
-                    Source::Plain if server.contradicted => Access::Closed(Reason::NotPrimary),
-                    Source::Plain => by_check(server),
-                    Source::Unasked => Access::Closed(Reason::NotHeardYet),
-                    Source::Live | Source::Lost => Access::Closed(match &agent.node {
-                        Some(node) if node.epoch.is_some() => Reason::PermitEnded,
-                        _ => Reason::NotPrimary,
-                    }),
-                },
-            })
-            .collect();
-        let since = |index: usize| listener.servers[index].health.as_ref().map(|health| health.since);
+    fn read_write_by_checks(&self, listener: &ListenerState, now: Boot) -> Vec<Access> {
+        let one = |server: &ServerState| match self.agent(server).map(|agent| (agent.source, &agent.node)) {
+            Some((Source::Unasked, _)) => Access::Closed(Reason::NotHeardYet),
+            Some((Source::Live | Source::Lost, Some(node))) if node.epoch.is_some() => {
+                Access::Closed(Reason::PermitEnded)
+            }
+            Some((Source::Live | Source::Lost, _)) => Access::Closed(Reason::NotPrimary),
+            None | Some((Source::Plain, _)) if server.aside_until().is_some_and(|until| now < until) => {
+                Access::Closed(Reason::NotPrimary)
+            }
+            None | Some((Source::Plain, _)) => by_check(server),
+        };
+        let checked: Vec<Access> = listener.servers.iter().map(one).collect();
         let open = (0..checked.len()).filter(|index| matches!(checked[*index], Access::Open { .. }));
         // The first of those that passed at the same moment, so that the choice does not move.
-        let primary = open.rev().max_by_key(|index| (!listener.servers[*index].backup, since(*index)));
-        let one = |(index, access)| match access {
-            access if Some(index) == primary => access,
-            access => Access::kept(access),
-        };
+        let primary = open.rev().max_by_key(|index| {
+            let server = &listener.servers[*index];
+            // What nobody checks cannot have passed: the one that was not a standby when it was last tried.
+            let doubt = Reverse(server.contradicted);
+            (!server.backup, doubt, server.health.as_ref().map(|health| health.since))
+        });
+        let one = |(index, access)| if Some(index) == primary { access } else { Access::kept(access) };
         checked.into_iter().enumerate().map(one).collect()
     }
 

@@ -61,7 +61,7 @@ fn apply(routes: &mut Routes, step: &Step, at: u64) {
         Lost(agent) => routes.on_stream_lost(agent),
         Plain(agent) => routes.on_plain(agent),
         Check(server, passed) => routes.on_check(0, server, passed, now),
-        HotStandby(server) => routes.on_hot_standby(0, server),
+        HotStandby(server) => routes.on_hot_standby(0, server, now),
         Lag(agent, lag) => push(agent, NodeRoute { lag, ..node(None, None, true) }),
         NoLoadBalance(agent) => push(agent, NodeRoute { noloadbalance: true, ..node(None, None, true) }),
     }
@@ -74,6 +74,10 @@ fn outcome(listener: &Listener, steps: &[(u64, Step)], now: u64) -> String {
     for (at, step) in steps {
         apply(&mut routes, step, *at);
     }
+    words(&routes, now)
+}
+
+fn words(routes: &Routes, now: u64) -> String {
     let words = routes.table(Boot::from_millis(now)).remove(0).into_iter().map(|access| match access {
         Access::Open { epoch: Some(epoch), until: Boot::NEVER } => format!("open{}", epoch.0),
         Access::Open { epoch: Some(epoch), until } => format!("open{}<{}", epoch.0, until.0.as_millis()),
@@ -332,6 +336,29 @@ fn check(path: &str, options: &str, cases: Vec<Case>) {
         let matches = found.split(' ').zip(expected.split(' ')).all(same);
         assert!(matches, "{path}: {name}: found {found}, expected {expected}");
     }
+}
+
+#[test]
+fn a_server_without_a_check_is_put_aside_when_it_says_that_it_is_a_standby() {
+    let text = "listen l\nbind *:1\noption httpchk /primary\nserver a a:1\nserver b b:1\n";
+    let listener = haproxy_cfg::parse("f", text, &|_| None).expect("a listener").config.listeners.remove(0);
+    let (a, b) = (vec![(10, HotStandby(0))], vec![(10, HotStandby(0)), (20, HotStandby(1))]);
+    for (steps, now, expected) in [
+        (&vec![], 9, "open keep"),
+        (&a, 11, "NotPrimary open"),
+        // Its time is up, but the other has not said such a thing.
+        (&a, 9_000, "keep open"),
+        (&b, 21, "NotPrimary NotPrimary"),
+        (&b, 2_010, "open NotPrimary"),
+        (&b, 2_020, "open keep"),
+    ] {
+        let mut routes = Routes::new(std::slice::from_ref(&listener), |_, _| None, Boot::ZERO);
+        steps.iter().for_each(|(at, step)| apply(&mut routes, step, *at));
+        assert_eq!(words(&routes, now), expected, "after {} contradictions, at {now}", steps.len());
+    }
+    let mut routes = Routes::new(&[listener], |_, _| None, Boot::ZERO);
+    apply(&mut routes, &HotStandby(0), 10);
+    assert_eq!(routes.next_change(Boot::from_millis(11)), Some(Boot::from_millis(2_010)));
 }
 
 #[test]
