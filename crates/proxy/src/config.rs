@@ -39,7 +39,30 @@ pub struct Listener {
     pub role: Role,
     pub check: CheckKind,
     pub timeouts: Timeouts,
+    pub balance: Balance,
+    /// `option allbackups`: without other servers all backups serve, not only the first.
+    pub all_backups: bool,
     pub servers: Vec<Server>,
+}
+
+/// Which of several open servers gets a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest for its weight.
+    #[default]
+    LeastConn,
+    /// The first one below its `maxconn`.
+    First,
+}
+
+impl Balance {
+    /// HAProxy's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::LeastConn => "leastconn",
+            Balance::First => "first",
+        }
+    }
 }
 
 /// Which servers a listener is for, read from its check path as Patroni names them.

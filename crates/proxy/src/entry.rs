@@ -16,7 +16,7 @@ use pgherd_dcs::boot_now;
 use pgherd_ha::Boot;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::config::{Listener, Server};
+use crate::config::{Balance, Listener, Server};
 use crate::route::{Access, Reason};
 
 /// The permission to forward to one server, from the moment that its gate opened until it closes for good. A server that comes back
@@ -274,7 +274,7 @@ impl Entry {
         drop(line);
     }
 
-    /// The open server with the fewest sessions for its weight. Called under the lock of the line, so that limits hold.
+    /// The open server that `balance` says. Called under the lock of the line, so that limits hold.
     fn take(self: &Arc<Self>, avoid: Option<usize>) -> Option<Ticket> {
         let candidates = self.servers.iter().enumerate().filter(|(_, server)| {
             let full = server.config.maxconn.is_some_and(|most| server.current.load(SeqCst) >= most);
@@ -284,9 +284,11 @@ impl Entry {
         let load = |server: &ServerEntry| (server.current.load(SeqCst) * 65_536) / server.config.weight as usize;
         let turn = self.next_id.load(Relaxed) as usize;
         let count = self.servers.len();
-        let (index, server) = candidates.min_by_key(|(index, server)| {
-            (Some(*index) == avoid, load(server), (index + count - turn % count) % count)
-        })?;
+        let rank = |index: usize, server: &ServerEntry| match self.config.balance {
+            Balance::LeastConn => (load(server), (index + count - turn % count) % count),
+            Balance::First => (0, index),
+        };
+        let (index, server) = candidates.min_by_key(|(index, server)| (Some(*index) == avoid, rank(*index, server)))?;
         let gate = server.gate.load_full();
         let id = self.next_id.fetch_add(1, Relaxed);
         let session = Arc::<Session>::default();
@@ -350,4 +352,41 @@ impl Drop for Held<'_> {
 /// No code panics while it holds one of these locks; if it did, the data would still be whole.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::haproxy_cfg;
+
+    /// An entry of three servers that are open.
+    fn entry(options: &str) -> Arc<Entry> {
+        let text = format!("listen l\nbind *:1\n{options}\nserver a a:1\nserver b b:1\nserver c c:1\n");
+        let config = haproxy_cfg::parse("f", &text, &|_| None).expect("a listener").config;
+        let entry = Entry::new(config.listeners[0].clone(), config.maxconn);
+        entry.apply(&[Access::Open { epoch: None, until: Boot::NEVER }; 3]);
+        entry
+    }
+
+    /// What a client gets that does not wait.
+    fn admit(entry: &Arc<Entry>, avoid: Option<usize>) -> Option<Ticket> {
+        entry.admit(avoid, Duration::MAX).now_or_never().flatten()
+    }
+
+    #[tokio::test]
+    async fn sessions_are_spread_as_the_balance_says() {
+        for (options, expected) in [
+            ("", "abcabc"),
+            ("default-server maxconn 1", "abc---"),
+            ("balance first", "aaaaaa"),
+            ("balance first\ndefault-server maxconn 2", "aabbcc"),
+        ] {
+            let entry = entry(options);
+            let tickets: Vec<_> = (0..6).map(|_| admit(&entry, None)).collect();
+            let names = tickets.iter().map(|ticket| ticket.as_ref().map_or("-", |ticket| &ticket.server().config.name));
+            assert_eq!(names.collect::<String>(), expected, "{options}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::server::{self, ServerLine};
 use super::{Report, one_number, one_word, units};
-use crate::config::{ExpectStatus, HttpCheck, Timeouts};
+use crate::config::{Balance, ExpectStatus, HttpCheck, Timeouts};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -44,6 +44,8 @@ pub struct Section {
     pub httpchk: Option<HttpCheck>,
     /// Kept apart: it may stand before `option httpchk`.
     pub expect: Option<ExpectStatus>,
+    pub balance: Balance,
+    pub all_backups: bool,
     pub default_server: ServerLine,
     pub servers: Vec<ServerLine>,
     /// The line and the name.
@@ -66,6 +68,8 @@ impl Section {
             timeouts: Timeouts::default(),
             httpchk: None,
             expect: None,
+            balance: Balance::default(),
+            all_backups: false,
             default_server: ServerLine::default(),
             servers: vec![],
             default_backend: None,
@@ -106,7 +110,7 @@ pub fn directive(section: &mut Section, line: usize, first: &str, rest: &[&str],
         "mode" => mode(section, line, rest, report),
         "bind" => bind(section, line, rest, report),
         "maxconn" => section.maxconn = one_number(line, first, rest, report),
-        "balance" => balance(line, rest, report),
+        "balance" => balance(section, line, rest, report),
         "timeout" => timeout(&mut section.timeouts, line, rest, report),
         // A client is held and sent to another server until `timeout queue` ends, however many dials that takes.
         "retries" => {
@@ -168,15 +172,19 @@ fn bind(section: &mut Section, line: usize, rest: &[&str], report: &mut Report) 
     }
 }
 
-fn balance(line: usize, rest: &[&str], report: &mut Report) {
+fn balance(section: &mut Section, line: usize, rest: &[&str], report: &mut Report) {
     match rest.first() {
-        Some(&"leastconn") => {}
-        Some(word @ (&"roundrobin" | &"static-rr" | &"first" | &"random")) => {
+        Some(&"leastconn") => section.balance = Balance::LeastConn,
+        Some(&"first") => section.balance = Balance::First,
+        Some(word @ (&"roundrobin" | &"static-rr" | &"random")) => {
+            section.balance = Balance::LeastConn;
             report.warn(line, word, "read as leastconn: a session goes to the server with the fewest");
         }
-        word => {
-            report.error(line, word.unwrap_or(&"balance"), "accepted: leastconn (also roundrobin, read as leastconn)")
-        }
+        word => report.error(
+            line,
+            word.unwrap_or(&"balance"),
+            "accepted: leastconn, first (also roundrobin, read as leastconn)",
+        ),
     }
 }
 
@@ -223,7 +231,6 @@ fn option(section: &mut Section, line: usize, rest: &[&str], report: &mut Report
         "tcp-smart-accept",
         "tcp-smart-connect",
         "contstats",
-        "allbackups",
         "forwardfor",
         "httpclose",
         "http-server-close",
@@ -234,11 +241,12 @@ fn option(section: &mut Section, line: usize, rest: &[&str], report: &mut Report
     match rest {
         ["httpchk", request @ ..] => section.httpchk = httpchk(line, request, report),
         ["tcp-check"] => section.httpchk = None,
+        ["allbackups"] => section.all_backups = true,
         [name, ..] if HARMLESS.contains(name) => report.ignored(line, name),
         [name, ..] => report.error(
             line,
             name,
-            "not known; accepted after option: httpchk [METHOD] [URI] [VERSION], tcp-check, and options of logs, which are ignored",
+            "not known; accepted after option: httpchk [METHOD] [URI] [VERSION], tcp-check, allbackups, and options of logs, which are ignored",
         ),
         [] => report.error(line, "option", "a name is missing after it"),
     }
@@ -334,6 +342,7 @@ fn send(section: &mut Section, line: usize, mut words: &[&str], report: &mut Rep
 fn no(section: &mut Section, line: usize, rest: &[&str], report: &mut Report) {
     match rest {
         ["option", "httpchk", ..] => section.httpchk = None,
+        ["option", "allbackups"] => section.all_backups = false,
         ["option", name, ..] => report.ignored(line, name),
         ["log", ..] => report.ignored(line, "log"),
         _ => report.error(line, rest.first().unwrap_or(&"no"), "accepted after no: option NAME, log"),

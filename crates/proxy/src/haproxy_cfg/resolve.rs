@@ -89,6 +89,8 @@ fn listener(front: Section, backends: &[Section], report: &mut Report) -> Option
         role: Role::from_check(&check),
         check,
         timeouts,
+        balance: back.balance,
+        all_backups: back.all_backups,
         servers,
     })
 }

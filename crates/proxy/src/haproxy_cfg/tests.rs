@@ -104,7 +104,7 @@ fn what_is_not_understood_is_named_with_its_line() {
         ("option httpchk get /", "f:3: `get`: expected a method in capitals"),
         ("http-check expect string ok", "f:3: `string`: accepted: http-check expect"),
         ("http-check expect status 700", "f:3: `700`: expected status codes"),
-        ("balance source", "f:3: `source`: accepted: leastconn"),
+        ("balance source", "f:3: `source`: accepted: leastconn, first"),
         ("stats auth a:b", "f:3: `auth`: accepted after stats"),
         ("bind 'open", "f:3: `bind 'open`: a quote is opened"),
     ] {

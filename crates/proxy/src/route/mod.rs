@@ -113,6 +113,8 @@ struct ServerState {
     health: Option<Health>,
     shutdown_sessions: bool,
     backup: bool,
+    /// Its weight is not 0, with which it takes no new sessions.
+    weighs: bool,
     /// When a session saw it in recovery; the next check or line clears it.
     contradicted: Option<Boot>,
 }
@@ -128,6 +130,7 @@ impl ServerState {
 #[derive(Clone, Debug)]
 struct ListenerState {
     role: Role,
+    all_backups: bool,
     servers: Vec<ServerState>,
     newest: Option<Newest>,
 }
@@ -170,6 +173,7 @@ impl Routes {
                 health: server.check.as_ref().map(|check: &Check| Health::new(check, now)),
                 shutdown_sessions: server.shutdown_sessions,
                 backup: server.backup,
+                weighs: server.weight > 0,
                 contradicted: None,
             }
         };
@@ -177,6 +181,7 @@ impl Routes {
             .iter()
             .map(|listener| ListenerState {
                 role: listener.role.clone(),
+                all_backups: listener.all_backups,
                 servers: listener.servers.iter().map(|server| state(listener, server)).collect(),
                 newest: None,
             })
@@ -278,14 +283,7 @@ impl Routes {
                 listener.servers.iter().map(|server| by_check(server).bounded(self.bound(server, now))).collect()
             }
         };
-        let open = |(access, server): (&Access, &ServerState)| matches!(access, Access::Open { .. }) && !server.backup;
-        if access.iter().zip(&listener.servers).any(open) {
-            for (access, server) in access.iter_mut().zip(&listener.servers) {
-                if server.backup {
-                    *access = access.kept();
-                }
-            }
-        }
+        spare_backups(&mut access, listener);
         access
     }
 
@@ -365,6 +363,20 @@ impl Routes {
             None => false,
         };
         if serves { Access::OPEN } else { closed(server, Reason::NotPrimary) }
+    }
+}
+
+/// As HAProxy: backups serve when nobody else does, and of several only the first, unless `option allbackups`.
+fn spare_backups(access: &mut [Access], listener: &ListenerState) {
+    let serves = |access: &Access, server: &ServerState| server.weighs && matches!(access, Access::Open { .. });
+    let mut served =
+        access.iter().zip(&listener.servers).any(|(access, server)| !server.backup && serves(access, server));
+    for (access, server) in access.iter_mut().zip(&listener.servers).filter(|(_, server)| server.backup) {
+        if served {
+            *access = access.kept();
+        } else {
+            served = serves(access, server) && !listener.all_backups;
+        }
     }
 }
 

@@ -362,12 +362,25 @@ fn a_server_without_a_check_is_put_aside_when_it_says_that_it_is_a_standby() {
 }
 
 #[test]
-fn backups_serve_only_when_nobody_else_does() {
-    let text = "listen l\nbind *:1\nserver a a:1\nserver b b:1 backup check\n";
-    let listener = haproxy_cfg::parse("f", text, &|_| None).expect("a listener").config.listeners.remove(0);
-    let mut routes = Routes::new(&[listener], |_, _| None, Boot::ZERO);
-    routes.on_check(0, 1, true, Boot::ZERO);
-    assert_eq!(routes.table(Boot::ZERO), [[Access::OPEN, Access::KEEP]]);
+fn backups_serve_only_when_nobody_else_does_and_one_at_a_time() {
+    let up = |servers: &[usize]| (0..3).map(|server| (1, Check(server, servers.contains(&server)))).collect::<Vec<_>>();
+    for (options, weight, steps, expected) in [
+        ("", 1, up(&[0, 1, 2]), "open keep keep"),
+        ("", 1, up(&[1, 2]), "keep open keep"),
+        ("", 1, up(&[2]), "keep keep open"),
+        ("", 0, up(&[0, 1]), "open open keep"),
+        ("option allbackups", 1, up(&[0, 1, 2]), "open keep keep"),
+        ("option allbackups", 1, up(&[1, 2]), "keep open open"),
+        ("option allbackups\nno option allbackups", 1, up(&[1, 2]), "keep open keep"),
+    ] {
+        let servers =
+            format!("server a a:1 check weight {weight}\nserver b b:1 backup check\nserver c c:1 backup check\n");
+        let text = format!("listen l\nbind *:1\n{options}\n{servers}");
+        let listener = haproxy_cfg::parse("f", &text, &|_| None).expect("a listener").config.listeners.remove(0);
+        let mut routes = Routes::new(&[listener], |_, _| None, Boot::ZERO);
+        steps.iter().for_each(|(at, step)| apply(&mut routes, step, *at));
+        assert_eq!(words(&routes, 9), expected, "{options}");
+    }
 }
 
 #[test]

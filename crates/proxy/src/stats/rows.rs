@@ -52,6 +52,7 @@ pub struct Row {
     pub check_took: Option<Duration>,
     pub rise_fall: Option<(u32, u32)>,
     pub address: Option<String>,
+    pub balance: Option<&'static str>,
 }
 
 impl Row {
@@ -87,6 +88,7 @@ impl Row {
             check_took: None,
             rise_fall: None,
             address: None,
+            balance: None,
         }
     }
 }
@@ -128,6 +130,7 @@ pub fn of_listener(index: usize, entry: &Entry, overview: &Overview, now: Boot) 
         lost: Some(sum(|row| row.lost.unwrap_or(0))),
         retries: Some(sum(|row| row.retries.unwrap_or(0))),
         status: if usable { "UP" } else { "DOWN" }.into(),
+        balance: Some(entry.config.balance.name()),
         usable,
         bytes_in,
         bytes_out,
