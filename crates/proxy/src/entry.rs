@@ -4,7 +4,7 @@
 //! a [`Ticket`] and gets one at once or waits in line, first in first out over all workers. A ticket is given back by
 //! dropping it, which lets the next client in. Not here: which gate is open (`route`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -152,6 +152,14 @@ impl Drop for Ticket {
 /// By number: the server, its gate when the session began, the session.
 type Sessions = BTreeMap<u64, (usize, Arc<Gate>, Arc<Session>)>;
 
+/// Clients that wait, by the number of their coming. Whoever gives up leaves, so the line is never longer than the listener has
+/// places.
+#[derive(Debug, Default)]
+struct Line {
+    waiters: BTreeMap<u64, Waiter>,
+    next: u64,
+}
+
 /// A client in line.
 #[derive(Debug)]
 struct Waiter {
@@ -160,17 +168,30 @@ struct Waiter {
     turn: oneshot::Sender<Ticket>,
 }
 
+/// A client's number in line, which it leaves by dropping this.
+#[derive(Debug)]
+struct InLine<'a> {
+    entry: &'a Entry,
+    number: u64,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        lock(&self.entry.line).waiters.remove(&self.number);
+    }
+}
+
 /// One listener.
 #[derive(Debug)]
 pub struct Entry {
     pub config: Listener,
     pub servers: Vec<ServerEntry>,
-    /// Clients of this listener, held ones included; so the line is never longer than this.
+    /// Clients of this listener, held ones included.
     pub slots: Arc<Semaphore>,
     pub slot_count: usize,
     sessions: Mutex<Sessions>,
     next_id: AtomicU64,
-    line: Mutex<VecDeque<Waiter>>,
+    line: Mutex<Line>,
     pub clients: AtomicUsize,
     pub most_clients: AtomicUsize,
     pub total_clients: AtomicU64,
@@ -236,16 +257,18 @@ impl Entry {
 
     /// A place at a server, at once or when it is this client's turn; `None` if neither happens within `limit`.
     pub async fn admit(self: &Arc<Self>, avoid: Option<usize>, limit: Duration) -> Option<Ticket> {
-        let turn = {
+        let (turn, _in_line) = {
             let mut line = lock(&self.line);
-            if line.is_empty()
+            if line.waiters.is_empty()
                 && let Some(ticket) = self.take(avoid)
             {
                 return Some(ticket);
             }
             let (sender, turn) = oneshot::channel();
-            line.push_back(Waiter { avoid, turn: sender });
-            turn
+            let number = line.next;
+            line.next += 1;
+            line.waiters.insert(number, Waiter { avoid, turn: sender });
+            (turn, InLine { entry: self, number })
         };
         let _held = self.count_held();
         tokio::time::timeout(limit, turn).await.ok()?.ok()
@@ -261,15 +284,10 @@ impl Entry {
         // Dropped after the lock: a place given back lets the next in.
         let mut unused = vec![];
         let mut line = lock(&self.line);
-        while let Some(first) = line.front() {
-            if first.turn.is_closed() {
-                line.pop_front();
-                continue;
-            }
-            let Some(ticket) = self.take(first.avoid) else { break };
-            if let Some(Waiter { turn, .. }) = line.pop_front() {
-                unused.extend(turn.send(ticket).err());
-            }
+        while let Some(first) = line.waiters.first_entry() {
+            let Some(ticket) = self.take(first.get().avoid) else { break };
+            // It may have given up in this very moment.
+            unused.extend(first.remove().turn.send(ticket).err());
         }
         drop(line);
     }
@@ -373,6 +391,25 @@ mod tests {
     /// What a client gets that does not wait.
     fn admit(entry: &Arc<Entry>, avoid: Option<usize>) -> Option<Ticket> {
         entry.admit(avoid, Duration::MAX).now_or_never().flatten()
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_leaves_the_line() {
+        let entry = entry("default-server maxconn 1");
+        let mut tickets: Vec<_> = (0..3).map(|_| admit(&entry, None)).collect();
+        let length = || lock(&entry.line).waiters.len();
+        let (first, second) = (entry.admit(None, Duration::MAX), entry.admit(None, Duration::MAX));
+        let (mut first, mut second) = (Box::pin(first), Box::pin(second));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        for _ in 0..100 {
+            assert!(admit(&entry, None).is_none());
+        }
+        assert_eq!(length(), 2);
+        drop(first);
+        assert_eq!(length(), 1);
+        tickets.clear();
+        assert!(second.now_or_never().flatten().is_some());
+        assert_eq!(length(), 0);
     }
 
     #[tokio::test]
