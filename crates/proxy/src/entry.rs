@@ -100,6 +100,12 @@ impl ServerEntry {
         let gate = self.gate.load();
         gate.shut().or_else(|| (!gate.admits.load(SeqCst)).then_some(Reason::NotPrimary))
     }
+
+    /// It takes one more session now.
+    fn has_room(&self) -> bool {
+        let full = self.config.maxconn.is_some_and(|most| self.current.load(SeqCst) >= most);
+        !full && self.config.weight > 0 && self.refuses().is_none()
+    }
 }
 
 /// A session that a server has, as others see it.
@@ -129,6 +135,11 @@ impl Ticket {
 
     pub fn shut(&self) -> Option<Reason> {
         self.gate.shut()
+    }
+
+    /// Another server would take this session.
+    pub fn has_alternative(&self) -> bool {
+        self.entry.servers.iter().enumerate().any(|(index, server)| index != self.server && server.has_room())
     }
 
     /// Ready when nothing may be forwarded any more. Wakes the task that asked last when the gate closes.
@@ -163,8 +174,8 @@ struct Line {
 /// A client in line.
 #[derive(Debug)]
 struct Waiter {
-    /// The server that has just failed it: taken only if no other is open.
-    avoid: Option<usize>,
+    /// Servers that have failed it, the latest last: taken only if no other is open, and then the one that failed it first.
+    failed: Vec<usize>,
     turn: oneshot::Sender<Ticket>,
 }
 
@@ -256,18 +267,19 @@ impl Entry {
     }
 
     /// A place at a server, at once or when it is this client's turn; `None` if neither happens within `limit`.
-    pub async fn admit(self: &Arc<Self>, avoid: Option<usize>, limit: Duration) -> Option<Ticket> {
+    /// `failed`: see [`Waiter`].
+    pub async fn admit(self: &Arc<Self>, failed: &[usize], limit: Duration) -> Option<Ticket> {
         let (turn, _in_line) = {
             let mut line = lock(&self.line);
             if line.waiters.is_empty()
-                && let Some(ticket) = self.take(avoid)
+                && let Some(ticket) = self.take(failed)
             {
                 return Some(ticket);
             }
             let (sender, turn) = oneshot::channel();
             let number = line.next;
             line.next += 1;
-            line.waiters.insert(number, Waiter { avoid, turn: sender });
+            line.waiters.insert(number, Waiter { failed: failed.to_vec(), turn: sender });
             (turn, InLine { entry: self, number })
         };
         let _held = self.count_held();
@@ -285,7 +297,7 @@ impl Entry {
         let mut unused = vec![];
         let mut line = lock(&self.line);
         while let Some(first) = line.waiters.first_entry() {
-            let Some(ticket) = self.take(first.get().avoid) else { break };
+            let Some(ticket) = self.take(&first.get().failed) else { break };
             // It may have given up in this very moment.
             unused.extend(first.remove().turn.send(ticket).err());
         }
@@ -293,11 +305,8 @@ impl Entry {
     }
 
     /// The open server that `balance` says. Called under the lock of the line, so that limits hold.
-    fn take(self: &Arc<Self>, avoid: Option<usize>) -> Option<Ticket> {
-        let candidates = self.servers.iter().enumerate().filter(|(_, server)| {
-            let full = server.config.maxconn.is_some_and(|most| server.current.load(SeqCst) >= most);
-            !full && server.config.weight > 0 && server.refuses().is_none()
-        });
+    fn take(self: &Arc<Self>, failed: &[usize]) -> Option<Ticket> {
+        let candidates = self.servers.iter().enumerate().filter(|(_, server)| server.has_room());
         // Sessions per weight, compared as fractions: scaled so that 256, the greatest weight, still tells servers apart.
         let load = |server: &ServerEntry| (server.current.load(SeqCst) * 65_536) / server.config.weight as usize;
         let turn = self.next_id.load(Relaxed) as usize;
@@ -306,7 +315,8 @@ impl Entry {
             Balance::LeastConn => (load(server), (index + count - turn % count) % count),
             Balance::First => (0, index),
         };
-        let (index, server) = candidates.min_by_key(|(index, server)| (Some(*index) == avoid, rank(*index, server)))?;
+        let (index, server) = candidates
+            .min_by_key(|(index, server)| (failed.iter().position(|one| one == index), rank(*index, server)))?;
         let gate = server.gate.load_full();
         let id = self.next_id.fetch_add(1, Relaxed);
         let session = Arc::<Session>::default();
@@ -389,20 +399,20 @@ mod tests {
     }
 
     /// What a client gets that does not wait.
-    fn admit(entry: &Arc<Entry>, avoid: Option<usize>) -> Option<Ticket> {
-        entry.admit(avoid, Duration::MAX).now_or_never().flatten()
+    fn admit(entry: &Arc<Entry>, failed: &[usize]) -> Option<Ticket> {
+        entry.admit(failed, Duration::MAX).now_or_never().flatten()
     }
 
     #[tokio::test]
     async fn whoever_gives_up_leaves_the_line() {
         let entry = entry("default-server maxconn 1");
-        let mut tickets: Vec<_> = (0..3).map(|_| admit(&entry, None)).collect();
+        let mut tickets: Vec<_> = (0..3).map(|_| admit(&entry, &[])).collect();
         let length = || lock(&entry.line).waiters.len();
-        let (first, second) = (entry.admit(None, Duration::MAX), entry.admit(None, Duration::MAX));
+        let (first, second) = (entry.admit(&[], Duration::MAX), entry.admit(&[], Duration::MAX));
         let (mut first, mut second) = (Box::pin(first), Box::pin(second));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
         for _ in 0..100 {
-            assert!(admit(&entry, None).is_none());
+            assert!(admit(&entry, &[]).is_none());
         }
         assert_eq!(length(), 2);
         drop(first);
@@ -410,6 +420,16 @@ mod tests {
         tickets.clear();
         assert!(second.now_or_never().flatten().is_some());
         assert_eq!(length(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_failed_is_taken_last_and_the_latest_last_of_all() {
+        let entry = entry("");
+        for (failed, expected) in [(&[][..], "a"), (&[0], "b"), (&[1, 0], "c"), (&[2, 1, 0], "c"), (&[1, 2, 0], "b")] {
+            entry.next_id.store(0, Relaxed);
+            let ticket = admit(&entry, failed).expect("a place");
+            assert_eq!(ticket.server().config.name, expected, "{failed:?}");
+        }
     }
 
     #[tokio::test]
@@ -421,7 +441,7 @@ mod tests {
             ("balance first\ndefault-server maxconn 2", "aabbcc"),
         ] {
             let entry = entry(options);
-            let tickets: Vec<_> = (0..6).map(|_| admit(&entry, None)).collect();
+            let tickets: Vec<_> = (0..6).map(|_| admit(&entry, &[])).collect();
             let names = tickets.iter().map(|ticket| ticket.as_ref().map_or("-", |ticket| &ticket.server().config.name));
             assert_eq!(names.collect::<String>(), expected, "{options}");
         }
