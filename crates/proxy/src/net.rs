@@ -1,15 +1,26 @@
 //! Sockets: listening on one address from several threads, dialling by name, and the options of both sides of a session.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Connections that the kernel keeps for us while a worker is busy; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// Names that a thread of ours looks up at a time. A look-up cannot be stopped: behind a name server that hangs it goes on long after
+/// whoever asked has given up, and holds its place until it is over.
+pub const LOOKUPS: usize = 8;
+
+thread_local! {
+    /// Of each event loop its own: what clients wait for must not hold up the checks.
+    static LOOKUP_PLACES: Arc<Semaphore> = Arc::new(Semaphore::new(LOOKUPS));
+}
 
 /// Unacknowledged data for this long ends a connection. The kernel also counts a peer that does not read (a pager in psql, a
 /// COPY that waits for a lock), so it is generous; a lost primary's sessions end by the route, long before.
@@ -61,22 +72,45 @@ pub enum DialError {
 /// Connects to the first address of `host` that answers; the name is resolved anew.
 pub async fn dial(host: &str, port: u16, limit: Duration) -> Result<TcpStream, DialError> {
     let deadline = Instant::now() + limit;
-    let resolved = timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
-    let addresses = resolved
-        .map_err(|_| DialError::Timeout(limit))?
-        .map_err(|source| DialError::Resolve { host: host.to_owned(), source })?;
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match timeout_at(deadline, TcpStream::connect(address)).await {
+    let addresses = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => timeout_at(deadline, resolve(host.to_owned(), port))
+            .await
+            .map_err(|_| DialError::Timeout(limit))?
+            .map_err(|source| DialError::Resolve { host: host.to_owned(), source })?,
+    };
+    connect(&addresses, limit, deadline).await
+}
+
+/// One address after the other. Each gets its share of the time that is left, so that one where nobody answers does not use it all.
+async fn connect(addresses: &[SocketAddr], limit: Duration, deadline: Instant) -> Result<TcpStream, DialError> {
+    let source = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = DialError::Connect { source };
+    for (index, address) in addresses.iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 tune(&stream);
                 return Ok(stream);
             }
-            Ok(Err(source)) => last = source,
-            Err(_) => return Err(DialError::Timeout(limit)),
+            Ok(Err(source)) => last = DialError::Connect { source },
+            Err(_) => last = DialError::Timeout(limit),
         }
     }
-    Err(DialError::Connect { source: last })
+    Err(last)
+}
+
+/// The addresses of a name, from a thread that waits for them.
+async fn resolve(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let places = LOOKUP_PLACES.with(Arc::clone);
+    let place = places.acquire_owned().await.map_err(io::Error::other)?;
+    let look_up = move || {
+        let addresses = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        drop(place);
+        addresses
+    };
+    tokio::task::spawn_blocking(look_up).await.map_err(io::Error::other)?
 }
 
 /// The options of a session's socket. Failing to set one costs speed of detection, not correctness.
@@ -89,5 +123,56 @@ pub fn tune(stream: &TcpStream) {
     ];
     for error in results.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "a socket option could not be set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_where_nobody_answers_takes_only_its_share_of_the_time() {
+        // A queue of one that is full: the kernel drops what else comes, as a machine that is gone does.
+        let gone = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        gone.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        gone.listen(0).expect("listening");
+        let gone_address = gone.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+        let _queued = TcpStream::connect(gone_address).await.expect("queued");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let there = listener.local_addr().expect("an address");
+        let refused =
+            std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+        // (addresses, whether one answers, the milliseconds that it takes of 3,000)
+        for (addresses, answers, took) in [
+            (vec![there], true, 0),
+            (vec![gone_address, there], true, 1_500),
+            (vec![gone_address, gone_address, there], true, 2_000),
+            (vec![refused, gone_address, there], true, 1_500),
+            (vec![gone_address, gone_address], false, 3_000),
+            (vec![refused], false, 0),
+            (vec![], false, 0),
+        ] {
+            let (begun, limit) = (Instant::now(), Duration::from_secs(3));
+            let answered = connect(&addresses, limit, begun + limit).await.is_ok();
+            let elapsed = u64::try_from(begun.elapsed().as_millis()).expect("short");
+            assert!(
+                answered == answers && (took..took + 10).contains(&elapsed),
+                "{addresses:?}: {answered}, {elapsed}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_and_an_address_is_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        assert!(dial("localhost", port, Duration::from_secs(5)).await.is_ok());
+        // All places are taken by look-ups that hang.
+        let places = LOOKUP_PLACES.with(Arc::clone).try_acquire_many_owned(LOOKUPS as u32);
+        assert!(dial("127.0.0.1", port, Duration::from_secs(5)).await.is_ok());
+        let waited = dial("localhost", port, Duration::from_millis(1)).await;
+        assert!(matches!(waited, Err(DialError::Timeout(_))), "{waited:?}");
+        drop(places);
+        assert!(dial("localhost", port, Duration::from_secs(5)).await.is_ok());
     }
 }

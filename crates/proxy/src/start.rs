@@ -113,7 +113,8 @@ impl ControlThread {
         let ControlThread { config, entries, pages, events, received, mut stop } = self;
         let overview = Arc::new(ArcSwap::from_pointee(Overview::default()));
         let shown = Arc::new(entries.clone());
-        worker::runtime()?.block_on(async {
+        let runtime = worker::runtime()?;
+        runtime.block_on(async {
             for (listener, socket) in pages {
                 let stats = Stats { listener, entries: Arc::clone(&shown), overview: Arc::clone(&overview) };
                 tokio::spawn(stats::serve(stats, socket));
@@ -125,6 +126,7 @@ impl ControlThread {
                 _ = stop.wait_for(|stop| *stop) => {}
             }
         });
+        runtime.shutdown_background();
         Ok(())
     }
 }

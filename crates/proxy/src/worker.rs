@@ -15,9 +15,6 @@ use crate::session::Client;
 /// After an accept that failed for want of memory or files, so that others can end first.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Threads that resolve names, in each worker; a name server that hangs holds up only so many dials at once.
-const RESOLVERS: usize = 8;
-
 /// What all workers share.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -30,7 +27,7 @@ pub struct Shared {
 /// Serves until told to stop; then every session of this thread ends.
 pub fn run(listeners: Vec<(usize, Arc<Entry>, std::net::TcpListener)>, mut shared: Shared) -> std::io::Result<()> {
     let runtime = runtime()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         for (index, entry, listener) in listeners {
             let listener = TcpListener::from_std(listener)?;
             tokio::spawn(accept(index, entry, listener, shared.clone()));
@@ -38,14 +35,17 @@ pub fn run(listeners: Vec<(usize, Arc<Entry>, std::net::TcpListener)>, mut share
         // An error means that the other end is gone, which is the same word.
         let _ = shared.stop.wait_for(|stop| *stop).await;
         Ok(())
-    })
+    });
+    // Without waiting for names that are looked up.
+    runtime.shutdown_background();
+    served
 }
 
 /// An event loop of one thread.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(RESOLVERS)
+        .max_blocking_threads(net::LOOKUPS)
         .thread_keep_alive(Duration::from_secs(1))
         .build()
 }
