@@ -117,11 +117,13 @@ impl ExpectStatus {
     }
 }
 
-/// `None`: no limit.
+/// Times as in the file. Without `client`, `server` and `tunnel` a session may be idle for ever; for the others there are defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
     pub client: Option<Duration>,
     pub server: Option<Duration>,
+    /// In place of `client` and `server` once a session is established.
+    pub tunnel: Option<Duration>,
     pub connect: Option<Duration>,
     pub check: Option<Duration>,
     pub queue: Option<Duration>,
@@ -138,10 +140,7 @@ impl Timeouts {
 
     /// A session without a byte in either direction for this long ends.
     pub fn idle(&self) -> Option<Duration> {
-        match (self.client, self.server) {
-            (Some(client), Some(server)) => Some(client.min(server)),
-            (one, other) => one.or(other),
-        }
+        self.tunnel.or_else(|| [self.client, self.server].into_iter().flatten().min())
     }
 }
 

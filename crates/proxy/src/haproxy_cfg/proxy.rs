@@ -190,7 +190,7 @@ fn balance(section: &mut Section, line: usize, rest: &[&str], report: &mut Repor
 
 fn timeout(timeouts: &mut Timeouts, line: usize, rest: &[&str], report: &mut Report) {
     let [name, value] = rest else {
-        report.error(line, "timeout", "expected timeout client|server|connect|check|queue TIME");
+        report.error(line, "timeout", "expected timeout client|server|tunnel|connect|check|queue TIME");
         return;
     };
     let slot = match *name {
@@ -199,14 +199,18 @@ fn timeout(timeouts: &mut Timeouts, line: usize, rest: &[&str], report: &mut Rep
         "connect" => &mut timeouts.connect,
         "check" => &mut timeouts.check,
         "queue" => &mut timeouts.queue,
-        "http-request" | "http-keep-alive" | "tarpit" | "client-fin" | "server-fin" | "tunnel" => {
+        "tunnel" => &mut timeouts.tunnel,
+        "http-request" | "http-keep-alive" | "tarpit" | "client-fin" | "server-fin" => {
             return report.ignored(line, name);
         }
-        other => return report.error(line, other, "accepted after timeout: client, server, connect, check, queue"),
+        other => {
+            return report.error(line, other, "accepted after timeout: client, server, tunnel, connect, check, queue");
+        }
     };
+    // HAProxy reads 0 as no limit.
+    let unlimited = (*name == "queue").then_some(units::LONGEST);
     if let Some(time) = report.value(line, value, units::time(value)) {
-        // HAProxy reads 0 as no limit.
-        *slot = (!time.is_zero()).then_some(time);
+        *slot = if time.is_zero() { unlimited } else { Some(time) };
     }
 }
 

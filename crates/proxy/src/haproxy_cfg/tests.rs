@@ -148,6 +148,28 @@ fn a_line_may_go_on_and_defaults_reach_what_follows() {
     assert_eq!(config.listeners[0].servers[0].check.as_ref().map(|check| check.port), Some(1));
 }
 
+#[test]
+fn times_stand_for_one_another_as_in_haproxy() {
+    let seconds = |n| Some(Duration::from_secs(n));
+    // (lines, how long a session may be idle, how long a client is held)
+    for (lines, idle, hold) in [
+        ("", None, seconds(30)),
+        ("timeout client 5s\n timeout server 4s", seconds(4), seconds(30)),
+        ("timeout client 5s\n timeout server 0", seconds(5), seconds(30)),
+        ("timeout client 5s\n timeout server 4s\n timeout tunnel 1h", seconds(3_600), seconds(30)),
+        ("timeout client 5s\n timeout server 4s\n timeout tunnel 1s", seconds(1), seconds(30)),
+        ("timeout client 5s\n timeout tunnel 0", seconds(5), seconds(30)),
+        ("timeout queue 3s", None, seconds(3)),
+        ("timeout queue 0", None, Some(units::LONGEST)),
+    ] {
+        let text = format!("listen a\n bind *:1\n {lines}\n server b c:1\n");
+        let Parsed { config, warnings } = read(&text).expect("served");
+        let timeouts = &config.listeners[0].timeouts;
+        assert_eq!((timeouts.idle(), Some(timeouts.hold())), (idle, hold), "{lines}");
+        assert!(warnings.problems.is_empty(), "{warnings}");
+    }
+}
+
 /// Words that mean something, so that random files reach deep into the parser.
 const WORDS: &[&str] = &[
     "global",
