@@ -34,7 +34,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub name: String,
-    pub binds: Vec<SocketAddr>,
+    pub binds: Vec<Bind>,
     pub maxconn: Option<usize>,
     pub role: Role,
     pub check: CheckKind,
@@ -63,6 +63,14 @@ impl Balance {
             Balance::First => "first",
         }
     }
+}
+
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bind {
+    pub address: SocketAddr,
+    /// Whether `[::]` is for IPv6 alone (`v6only`) or for IPv4 as well (`v4v6`); `None`: as the system has it, which on Linux is both.
+    pub v6_only: Option<bool>,
 }
 
 /// Which servers a listener is for, read from its check path as Patroni names them.
@@ -186,7 +194,7 @@ pub struct Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatsListener {
     pub name: String,
-    pub binds: Vec<SocketAddr>,
+    pub binds: Vec<Bind>,
     pub uri: String,
     pub refresh: Option<Duration>,
 }

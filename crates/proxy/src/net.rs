@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::config::Bind;
+
 /// Connections that the kernel keeps for us while a worker is busy; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
@@ -30,12 +32,16 @@ const USER_TIMEOUT: Duration = Duration::from_secs(300);
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)).with_retries(3);
 
+/// Whether nobody else listens there. SO_REUSEPORT would let a second entrypoint of the same user share the port in silence, so this
+/// asks without it; before any of our own sockets listens, since they may share (`*:5432` and `:::5432`).
+pub fn is_free(bind: Bind) -> io::Result<()> {
+    socket(bind, false).map(drop)
+}
+
 /// Sockets that listen on one address, one for each worker; the kernel spreads the clients over them.
-pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    // SO_REUSEPORT would let a second entrypoint of the same user share the port in silence: ask without it first.
-    drop(socket(address, false)?);
-    let first = socket(address, true)?;
-    let bound = first.local_addr()?;
+pub fn listen(bind: Bind, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = socket(bind, true)?;
+    let bound = Bind { address: first.local_addr()?, ..bind };
     let mut listeners = vec![first];
     for _ in 1..workers {
         listeners.push(socket(bound, true)?);
@@ -43,15 +49,15 @@ pub fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::T
     Ok(listeners)
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+fn socket(bind: Bind, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(bind.address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+    if let (true, Some(v6_only)) = (bind.address.is_ipv6(), bind.v6_only) {
+        socket.set_only_v6(v6_only)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
+    socket.bind(&bind.address.into())?;
     if shared {
         socket.listen(BACKLOG)?;
     }

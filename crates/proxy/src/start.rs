@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::config::{Config, StatsListener};
+use crate::config::{Bind, Config, StatsListener};
 use crate::control::{Control, EVENTS, Event, Overview};
 use crate::entry::Entry;
 use crate::net;
@@ -61,6 +61,12 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     let workers = config.threads.unwrap_or(cores).clamp(1, 64);
     let entries: Vec<_> =
         config.listeners.iter().map(|listener| Entry::new(listener.clone(), config.maxconn)).collect();
+    let bound_to =
+        |name: &str, binds: &[Bind]| -> Vec<_> { binds.iter().map(|bind| (name.to_owned(), *bind)).collect() };
+    let wanted = config.listeners.iter().flat_map(|listener| bound_to(&listener.name, &listener.binds));
+    for (name, bind) in wanted.chain(config.stats.iter().flat_map(|page| bound_to(&page.name, &page.binds))) {
+        net::is_free(bind).map_err(|source| bind_error(&name, bind, source))?;
+    }
     let mut addresses = vec![];
     let mut sockets: Vec<Sockets> = (0..workers).map(|_| vec![]).collect();
     for (index, entry) in entries.iter().enumerate() {
@@ -149,8 +155,12 @@ impl Handle {
     }
 }
 
-fn listen(listener: &str, address: SocketAddr, sockets: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
-    net::listen(address, sockets).map_err(|source| StartError::Bind { listener: listener.to_owned(), address, source })
+fn listen(listener: &str, bind: Bind, sockets: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
+    net::listen(bind, sockets).map_err(|source| bind_error(listener, bind, source))
+}
+
+fn bind_error(listener: &str, bind: Bind, source: io::Error) -> StartError {
+    StartError::Bind { listener: listener.to_owned(), address: bind.address, source }
 }
 
 /// A session takes two sockets; the usual soft limit of 1,024 files is far below what the hard limit allows.
@@ -227,5 +237,39 @@ mod tests {
             drop(first);
             served(&mut third);
         }
+    }
+
+    fn started(text: &str) -> Result<Handle, StartError> {
+        start(haproxy_cfg::parse("f", text, &|_| None).expect("a configuration").config)
+    }
+
+    #[test]
+    fn an_ipv6_address_serves_ipv4_as_well_and_beside_one_of_its_own() {
+        let server = server();
+        let port = TcpListener::bind("[::]:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let (v4, v6) =
+            (SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port)));
+        // (lines, whether IPv4 and IPv6 reach the listener)
+        for (binds, reached) in [
+            (format!("bind :::{port}"), [true, true]),
+            (format!("bind :::{port} v4v6"), [true, true]),
+            (format!("bind :::{port} v6only"), [false, true]),
+            (format!("bind *:{port}"), [true, false]),
+            (format!("bind *:{port}\n bind :::{port}"), [true, true]),
+            (format!("bind :::{port}\n bind *:{port}"), [true, true]),
+        ] {
+            let handle = started(&format!("global\n nbthread 2\nlisten l\n {binds}\n server s {server}\n"));
+            let handle = handle.expect("started");
+            assert_eq!([v4, v6].map(|address| TcpStream::connect(address).is_ok()), reached, "{binds}");
+            drop(handle);
+        }
+    }
+
+    #[test]
+    fn an_address_that_somebody_else_has_is_refused() {
+        let text = |port: u16| format!("listen l\n bind 127.0.0.1:{port}\n server s 127.0.0.1:1\n");
+        let first = started(&text(0)).expect("started");
+        let second = started(&text(first.addresses[0].1[0].port()));
+        assert!(matches!(second, Err(StartError::Bind { .. })), "{second:?}");
     }
 }

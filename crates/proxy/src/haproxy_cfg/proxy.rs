@@ -1,11 +1,10 @@
 //! The directives of `defaults`, `listen`, `frontend` and `backend`.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::server::{self, ServerLine};
 use super::{Report, one_number, one_word, units};
-use crate::config::{Balance, ExpectStatus, HttpCheck, Timeouts};
+use crate::config::{Balance, Bind, ExpectStatus, HttpCheck, Timeouts};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -38,7 +37,7 @@ pub struct Section {
     pub name: String,
     pub line: usize,
     pub mode: Mode,
-    pub binds: Vec<SocketAddr>,
+    pub binds: Vec<Bind>,
     pub maxconn: Option<u32>,
     pub timeouts: Timeouts,
     pub httpchk: Option<HttpCheck>,
@@ -154,22 +153,29 @@ fn bind(section: &mut Section, line: usize, rest: &[&str], report: &mut Report) 
         report.error(line, "bind", "expected bind ADDRESS:PORT, such as bind *:5432");
         return;
     };
-    if let Some(addresses) = report.value(line, address, units::bind_addresses(address)) {
-        section.binds.extend(addresses);
-    }
+    let addresses = report.value(line, address, units::bind_addresses(address)).unwrap_or_default();
+    let mut v6_only = None;
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "name" | "id" | "backlog" | "nice" | "process" | "thread" | "shards" => {
                 options.next();
             }
-            "tfo" | "defer-accept" | "v4v6" | "transparent" => report.ignored(line, option),
+            "v6only" => v6_only = Some(true),
+            // `v6only` is the stronger.
+            "v4v6" => v6_only = v6_only.or(Some(false)),
+            "tfo" | "defer-accept" | "transparent" => report.ignored(line, option),
             other => {
-                report.error(line, other, "not known on a bind line; accepted after the address: name NAME");
+                report.error(
+                    line,
+                    other,
+                    "not known on a bind line; accepted after the address: name NAME, v4v6, v6only",
+                );
                 return;
             }
         }
     }
+    section.binds.extend(addresses.into_iter().map(|address| Bind { address, v6_only }));
 }
 
 fn balance(section: &mut Section, line: usize, rest: &[&str], report: &mut Report) {
