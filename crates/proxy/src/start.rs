@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::config::{Bind, Config, StatsListener};
 use crate::control::{Control, EVENTS, Event, Overview};
@@ -34,10 +35,23 @@ pub struct Handle {
     pub addresses: Vec<(String, Vec<SocketAddr>)>,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
+    /// The name of the first thread that ended.
+    ended: watch::Sender<Option<String>>,
 }
 
 impl Handle {
     pub fn stop(self) {}
+
+    /// The name of a thread that ended though nobody asked it to. Without it gates stand still or clients are not accepted: the process
+    /// should end, so that whoever looks after it starts it anew.
+    pub async fn ended(&self) -> String {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(name) => name.clone().unwrap_or_default(),
+            // Its sender is ours and lives.
+            Err(_) => std::future::pending().await,
+        }
+    }
 }
 
 impl Drop for Handle {
@@ -92,7 +106,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
     }
     let (stop, stopped) = watch::channel(false);
     let (events, received) = mpsc::channel(EVENTS);
-    let mut handle = Handle { addresses, stop, threads: vec![] };
+    let mut handle = Handle { addresses, stop, threads: vec![], ended: watch::Sender::new(None) };
     let slots = Arc::new(Semaphore::new(config.maxconn));
     let shared = Shared { slots, events: events.clone(), stop: stopped };
     for (number, sockets) in sockets.into_iter().enumerate() {
@@ -120,20 +134,22 @@ impl ControlThread {
         let overview = Arc::new(ArcSwap::from_pointee(Overview::default()));
         let shown = Arc::new(entries.clone());
         let runtime = worker::runtime()?;
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             for (listener, socket) in pages {
                 let stats = Stats { listener, entries: Arc::clone(&shown), overview: Arc::clone(&overview) };
                 tokio::spawn(stats::serve(stats, socket));
             }
-            let control = Control::start(&config, entries, overview, &events);
+            let mut watchers = JoinSet::new();
+            let control = Control::start(&config, entries, overview, &events, &mut watchers);
             tokio::select! {
-                () = control.run(received) => {}
+                () = control.run(received) => Err(io::Error::other("nobody tells it anything any more")),
+                Some(watcher) = watchers.join_next() => Err(worker::unasked("a check or the reader of a route", watcher)),
                 // An error means that the other end is gone, which is the same word.
-                _ = stop.wait_for(|stop| *stop) => {}
+                _ = stop.wait_for(|stop| *stop) => Ok(()),
             }
         });
         runtime.shutdown_background();
-        Ok(())
+        ended
     }
 }
 
@@ -143,15 +159,28 @@ impl Handle {
         name: String,
         body: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<(), StartError> {
-        let told = name.clone();
+        let end = End { name: name.clone(), ended: self.ended.clone() };
         let body = move || {
             if let Err(error) = body() {
-                tracing::error!(thread = told, %error, "a thread of the entrypoint ended");
+                tracing::error!(thread = end.name, %error, "a thread of the entrypoint ended");
             }
         };
         let thread = std::thread::Builder::new().name(name.clone()).spawn(body);
         self.threads.push(thread.map_err(|source| StartError::Thread { name, source })?);
         Ok(())
+    }
+}
+
+/// Tells of the end of a thread when it is dropped, by a panic too.
+struct End {
+    name: String,
+    ended: watch::Sender<Option<String>>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let name = std::mem::take(&mut self.name);
+        self.ended.send_if_modified(|first| first.is_none().then(|| *first = Some(name)).is_some());
     }
 }
 
@@ -184,6 +213,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
+
+    use futures::FutureExt;
 
     use super::*;
     use crate::haproxy_cfg;
@@ -262,6 +293,20 @@ mod tests {
             let handle = handle.expect("started");
             assert_eq!([v4, v6].map(|address| TcpStream::connect(address).is_ok()), reached, "{binds}");
             drop(handle);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_ends_unasked_is_told() {
+        type Body = fn() -> io::Result<()>;
+        let bodies: [Body; 3] =
+            [|| Ok(()), || Err(io::Error::other("out of files")), || panic!("a mistake, as this test wants it")];
+        for body in bodies {
+            let mut handle = started("listen l\n bind 127.0.0.1:0\n server s 127.0.0.1:1\n").expect("started");
+            assert_eq!(handle.ended().now_or_never(), None);
+            handle.spawn("one".into(), body).expect("a thread");
+            let ended = tokio::time::timeout(Duration::from_secs(10), handle.ended()).await;
+            assert_eq!(ended.as_deref(), Ok("one"));
         }
     }
 

@@ -1,11 +1,13 @@
 //! A worker thread: its own event loop, its own sockets on every listener's address, the sessions that the kernel gave it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::control::Event;
 use crate::entry::Entry;
@@ -25,24 +27,35 @@ pub struct Shared {
 }
 
 /// Serves until told to stop; then every session of this thread ends.
-pub fn run(listeners: Vec<(usize, Arc<Entry>, std::net::TcpListener)>, mut shared: Shared) -> std::io::Result<()> {
+pub fn run(listeners: Vec<(usize, Arc<Entry>, std::net::TcpListener)>, mut shared: Shared) -> io::Result<()> {
     let runtime = runtime()?;
     let served = runtime.block_on(async {
+        let mut accepting = JoinSet::new();
         for (index, entry, listener) in listeners {
             let listener = TcpListener::from_std(listener)?;
-            tokio::spawn(accept(index, entry, listener, shared.clone()));
+            accepting.spawn(accept(index, entry, listener, shared.clone()));
         }
-        // An error means that the other end is gone, which is the same word.
-        let _ = shared.stop.wait_for(|stop| *stop).await;
-        Ok(())
+        tokio::select! {
+            // An error means that the other end is gone, which is the same word.
+            _ = shared.stop.wait_for(|stop| *stop) => Ok(()),
+            Some(accepted) = accepting.join_next() => Err(unasked("an accepting task", accepted)),
+        }
     });
     // Without waiting for names that are looked up.
     runtime.shutdown_background();
     served
 }
 
+/// A task that should last as long as its thread has ended.
+pub fn unasked(task: &str, ended: Result<(), JoinError>) -> io::Error {
+    match ended {
+        Ok(()) => io::Error::other(format!("{task} ended")),
+        Err(error) => io::Error::other(format!("{task} ended: {error}")),
+    }
+}
+
 /// An event loop of one thread.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(net::LOOKUPS)
