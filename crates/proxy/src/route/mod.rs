@@ -132,6 +132,7 @@ struct ListenerState {
     role: Role,
     all_backups: bool,
     servers: Vec<ServerState>,
+    /// Only of a read-write listener.
     newest: Option<Newest>,
 }
 
@@ -206,6 +207,9 @@ impl Routes {
         for listener in &mut self.listeners {
             for (index, server) in listener.servers.iter_mut().enumerate().filter(|(_, s)| s.agent == Some(agent)) {
                 server.contradicted = None;
+                if listener.role != Role::ReadWrite {
+                    continue;
+                }
                 // Its own word that it does not hold the newest epoch any more.
                 listener.newest =
                     listener.newest.filter(|newest| newest.holder != index || epoch >= Some(newest.epoch));
@@ -346,9 +350,12 @@ impl Routes {
     fn read_only(&self, server: &ServerState, primary_too: bool, max_lag: Option<u64>) -> Access {
         let Some(agent) = self.agent(server) else { return by_check(server) };
         let Some(node) = agent.live() else {
-            // A check that the primary passes as well says nothing about a permit: whether there is one to obey is not known yet.
-            let unasked = primary_too && agent.source == Source::Unasked;
-            return if unasked { Access::Closed(Reason::NotHeardYet) } else { by_check(server) };
+            // A check that the primary passes as well says nothing about a permit, and there may be one to obey.
+            return match agent.source {
+                Source::Unasked if primary_too => Access::Closed(Reason::NotHeardYet),
+                Source::Lost if primary_too && !agent.may_write => by_check(server).kept(),
+                _ => by_check(server),
+            };
         };
         let fresh = |node: &NodeRoute| match (max_lag, node.lag) {
             (Some(limit), Some(lag)) => lag <= limit,

@@ -311,6 +311,13 @@ fn sessions_that_could_write_end_with_the_permit_in_every_listener() {
         ("/read-only", "no longer", vec![push(Some((5, 100)), false), Lost(0), Check(0, true)], 101, "PermitEnded"),
         ("/read-only", "that does not answer", vec![push(None, false), Stopped(0)], 9, "keep<1001"),
         ("/read-only", "at the end of its permit", vec![push(None, false), Stopped(0)], 1_001, "PermitEnded"),
+        (
+            "/read-only",
+            "a lost standby, which may be promoted",
+            vec![Lag(0, Some(0)), Lost(0), Check(0, true)],
+            9,
+            "keep",
+        ),
         ("/replica", "a standby", vec![Lag(0, Some(0))], u64::MAX / 2, "open"),
         ("/replica", "that is promoted", vec![Lag(0, Some(0)), push(Some((5, 100)), false)], 100, "keep<101"),
         ("/replica", "whose permit ran out", vec![Lag(0, Some(0)), push(Some((5, 100)), false)], 101, "PermitEnded"),
