@@ -34,12 +34,43 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub name: String,
-    pub binds: Vec<SocketAddr>,
+    pub binds: Vec<Bind>,
     pub maxconn: Option<usize>,
     pub role: Role,
     pub check: CheckKind,
     pub timeouts: Timeouts,
+    pub balance: Balance,
+    /// `option allbackups`: without other servers all backups serve, not only the first.
+    pub all_backups: bool,
     pub servers: Vec<Server>,
+}
+
+/// Which of several open servers gets a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest for its weight.
+    #[default]
+    LeastConn,
+    /// The first one below its `maxconn`.
+    First,
+}
+
+impl Balance {
+    /// HAProxy's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::LeastConn => "leastconn",
+            Balance::First => "first",
+        }
+    }
+}
+
+/// An address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bind {
+    pub address: SocketAddr,
+    /// Whether `[::]` is for IPv6 alone (`v6only`) or for IPv4 as well (`v4v6`); `None`: as the system has it, which on Linux is both.
+    pub v6_only: Option<bool>,
 }
 
 /// Which servers a listener is for, read from its check path as Patroni names them.
@@ -49,7 +80,8 @@ pub enum Role {
     ReadWrite,
     /// Standbys no further behind than `max_lag` bytes, and the primary as well where `primary_too`.
     ReadOnly { primary_too: bool, max_lag: Option<u64> },
-    /// What the check says and nothing else: a path whose condition the agents do not push, or no HTTP check at all.
+    /// What the check says and nothing else: a path whose condition the agents do not push, a check that does not pass by 200 or
+    /// does by 503, or no HTTP check at all.
     Checks,
 }
 
@@ -93,11 +125,13 @@ impl ExpectStatus {
     }
 }
 
-/// `None`: no limit.
+/// Times as in the file. Without `client`, `server` and `tunnel` a session may be idle for ever; for the others there are defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
     pub client: Option<Duration>,
     pub server: Option<Duration>,
+    /// In place of `client` and `server` once a session is established.
+    pub tunnel: Option<Duration>,
     pub connect: Option<Duration>,
     pub check: Option<Duration>,
     pub queue: Option<Duration>,
@@ -114,10 +148,7 @@ impl Timeouts {
 
     /// A session without a byte in either direction for this long ends.
     pub fn idle(&self) -> Option<Duration> {
-        match (self.client, self.server) {
-            (Some(client), Some(server)) => Some(client.min(server)),
-            (one, other) => one.or(other),
-        }
+        self.tunnel.or_else(|| [self.client, self.server].into_iter().flatten().min())
     }
 }
 
@@ -163,7 +194,7 @@ pub struct Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatsListener {
     pub name: String,
-    pub binds: Vec<SocketAddr>,
+    pub binds: Vec<Bind>,
     pub uri: String,
     pub refresh: Option<Duration>,
 }
@@ -177,6 +208,11 @@ impl Role {
     /// The role that a check path stands for. Patroni matches by substring and in this order.
     pub fn from_check(check: &CheckKind) -> Role {
         let CheckKind::Http(http) = check else { return Role::Checks };
+        // Patroni says yes with 200 and no with 503; a check that reads that otherwise (`expect ! status 200`: whoever is not the
+        // primary) does not ask for what the path is named after.
+        if !http.expect.passes(200) || http.expect.passes(503) {
+            return Role::Checks;
+        }
         let (path, query) = http.uri.split_once('?').unwrap_or((&http.uri, ""));
         let has = |word: &str| path.contains(word);
         // The leader of a standby cluster is in recovery, and the agents' route does not name it.
@@ -224,8 +260,7 @@ fn parse_size(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn http(uri: &str) -> CheckKind {
-        let expect = ExpectStatus::default();
+    fn http(uri: &str, expect: ExpectStatus) -> CheckKind {
         CheckKind::Http(HttpCheck {
             method: "OPTIONS".into(),
             uri: uri.into(),
@@ -255,9 +290,21 @@ mod tests {
             ("/sync", Role::Checks),
             ("/health", Role::Checks),
         ] {
-            assert_eq!(Role::from_check(&http(uri)), role, "{uri}");
+            assert_eq!(Role::from_check(&http(uri, ExpectStatus::default())), role, "{uri}");
         }
         assert_eq!(Role::from_check(&CheckKind::Tcp), Role::Checks);
+        for (ranges, negated, role) in [
+            (vec![(200, 200)], false, Role::ReadWrite),
+            (vec![(200, 299), (301, 301)], false, Role::ReadWrite),
+            (vec![(503, 503)], true, Role::ReadWrite),
+            (vec![(200, 200)], true, Role::Checks),
+            (vec![(503, 503)], false, Role::Checks),
+            (vec![(200, 200), (503, 503)], false, Role::Checks),
+            (vec![(404, 404)], true, Role::Checks),
+        ] {
+            let expect = ExpectStatus { ranges, negated };
+            assert_eq!(Role::from_check(&http("/primary", expect.clone())), role, "{expect:?}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use pgherd_dcs::boot_now;
 use pgherd_ha::{Boot, RouteMessage};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::check::{CheckReport, Checker};
 use crate::config::{CheckKind, Config, Listener, Server};
@@ -73,22 +74,23 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts the checks and subscriptions on the current runtime.
+    /// Starts the checks and subscriptions on the current runtime, as `watchers`; they end only after the control task.
     pub fn start(
         config: &Config,
         entries: Vec<Arc<Entry>>,
         overview: Arc<ArcSwap<Overview>>,
         events: &mpsc::Sender<Event>,
+        watchers: &mut JoinSet<()>,
     ) -> Control {
         let mut agents: Vec<(String, u16)> = vec![];
         let mut agent_of = vec![];
         for (index, listener) in config.listeners.iter().enumerate() {
             let ids = listener.servers.iter().map(|server| agent_id(listener, server, &mut agents)).collect::<Vec<_>>();
-            start_checks(index, listener, events);
+            start_checks(index, listener, events, watchers);
             agent_of.push(ids);
         }
         for (agent, (host, port)) in agents.into_iter().enumerate() {
-            tokio::spawn(Subscriber { agent, host, port }.run(events.clone()));
+            watchers.spawn(Subscriber { agent, host, port }.run(events.clone()));
         }
         let mut ids = agent_of.iter().flatten().copied();
         let routes = Routes::new(&config.listeners, |_, _| ids.next().flatten(), boot_now());
@@ -133,12 +135,17 @@ impl Control {
                     *last = Some(report);
                 }
             }
-            Event::HotStandby { listener, server } => self.routes.on_hot_standby(listener, server),
+            Event::HotStandby { listener, server } => self.routes.on_hot_standby(listener, server, now),
         }
     }
 
     fn publish(&mut self) {
-        let table = self.routes.table(boot_now());
+        let now = boot_now();
+        for (listener, epoch) in self.routes.forget_epochs(now) {
+            let listener = &self.entries[listener].config.name;
+            tracing::warn!(listener, %epoch, "nobody has proved this epoch for minutes: it is forgotten, an older one counts again");
+        }
+        let table = self.routes.table(now);
         for (entry, access) in self.entries.iter().zip(&table) {
             entry.apply(access);
         }
@@ -168,8 +175,9 @@ impl Control {
                         tracing::info!(listener, server, %epoch, "takes sessions: it holds the leader key");
                     }
                     (_, Access::Open { epoch: None, .. }) => tracing::info!(listener, server, "takes sessions"),
+                    (Some(Access::Keep { .. }), Access::Keep { .. }) => {}
                     (Some(old), new) if old == new => {}
-                    (_, Access::Keep) => {
+                    (_, Access::Keep { .. }) => {
                         tracing::info!(listener, server, "takes no new sessions and keeps those it has")
                     }
                     (_, Access::Closed(reason)) => {
@@ -194,7 +202,7 @@ fn agent_id(listener: &Listener, server: &Server, agents: &mut Vec<(String, u16)
     }))
 }
 
-fn start_checks(index: usize, listener: &Listener, events: &mpsc::Sender<Event>) {
+fn start_checks(index: usize, listener: &Listener, events: &mpsc::Sender<Event>, watchers: &mut JoinSet<()>) {
     for (position, server) in listener.servers.iter().enumerate() {
         let Some(check) = server.check.clone() else { continue };
         let checker = Checker {
@@ -204,6 +212,6 @@ fn start_checks(index: usize, listener: &Listener, events: &mpsc::Sender<Event>)
             kind: listener.check.clone(),
             timeouts: listener.timeouts.clone(),
         };
-        tokio::spawn(checker.run(events.clone()));
+        watchers.spawn(checker.run(events.clone()));
     }
 }

@@ -4,7 +4,7 @@
 //! a [`Ticket`] and gets one at once or waits in line, first in first out over all workers. A ticket is given back by
 //! dropping it, which lets the next client in. Not here: which gate is open (`route`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use pgherd_dcs::boot_now;
 use pgherd_ha::Boot;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::config::{Listener, Server};
+use crate::config::{Balance, Listener, Server};
 use crate::route::{Access, Reason};
 
 /// The permission to forward to one server, from the moment that its gate opened until it closes for good. A server that comes back
@@ -100,6 +100,12 @@ impl ServerEntry {
         let gate = self.gate.load();
         gate.shut().or_else(|| (!gate.admits.load(SeqCst)).then_some(Reason::NotPrimary))
     }
+
+    /// It takes one more session now.
+    fn has_room(&self) -> bool {
+        let full = self.config.maxconn.is_some_and(|most| self.current.load(SeqCst) >= most);
+        !full && self.config.weight > 0 && self.refuses().is_none()
+    }
 }
 
 /// A session that a server has, as others see it.
@@ -131,6 +137,11 @@ impl Ticket {
         self.gate.shut()
     }
 
+    /// Another server would take this session.
+    pub fn has_alternative(&self) -> bool {
+        self.entry.servers.iter().enumerate().any(|(index, server)| index != self.server && server.has_room())
+    }
+
     /// Ready when nothing may be forwarded any more. Wakes the task that asked last when the gate closes.
     pub fn poll_shut(&self, cx: &mut Context<'_>) -> Poll<Reason> {
         self.session.waker.register(cx.waker());
@@ -152,12 +163,33 @@ impl Drop for Ticket {
 /// By number: the server, its gate when the session began, the session.
 type Sessions = BTreeMap<u64, (usize, Arc<Gate>, Arc<Session>)>;
 
+/// Clients that wait, by the number of their coming. Whoever gives up leaves, so the line is never longer than the listener has
+/// places.
+#[derive(Debug, Default)]
+struct Line {
+    waiters: BTreeMap<u64, Waiter>,
+    next: u64,
+}
+
 /// A client in line.
 #[derive(Debug)]
 struct Waiter {
-    /// The server that has just failed it: taken only if no other is open.
-    avoid: Option<usize>,
+    /// Servers that have failed it, the latest last: taken only if no other is open, and then the one that failed it first.
+    failed: Vec<usize>,
     turn: oneshot::Sender<Ticket>,
+}
+
+/// A client's number in line, which it leaves by dropping this.
+#[derive(Debug)]
+struct InLine<'a> {
+    entry: &'a Entry,
+    number: u64,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        lock(&self.entry.line).waiters.remove(&self.number);
+    }
 }
 
 /// One listener.
@@ -165,12 +197,12 @@ struct Waiter {
 pub struct Entry {
     pub config: Listener,
     pub servers: Vec<ServerEntry>,
-    /// Clients of this listener, held ones included; so the line is never longer than this.
+    /// Clients of this listener, held ones included.
     pub slots: Arc<Semaphore>,
     pub slot_count: usize,
     sessions: Mutex<Sessions>,
     next_id: AtomicU64,
-    line: Mutex<VecDeque<Waiter>>,
+    line: Mutex<Line>,
     pub clients: AtomicUsize,
     pub most_clients: AtomicUsize,
     pub total_clients: AtomicU64,
@@ -206,7 +238,7 @@ impl Entry {
             let gate = server.gate.load_full();
             let (until, admits) = match *access {
                 Access::Open { until, .. } => (nanos(until).max(1), true),
-                Access::Keep => (u64::MAX, false),
+                Access::Keep { until } => (nanos(until).max(1), false),
                 Access::Closed(reason) => {
                     if !gate.is_closed() {
                         gate.close(reason);
@@ -235,17 +267,20 @@ impl Entry {
     }
 
     /// A place at a server, at once or when it is this client's turn; `None` if neither happens within `limit`.
-    pub async fn admit(self: &Arc<Self>, avoid: Option<usize>, limit: Duration) -> Option<Ticket> {
-        let turn = {
+    /// `failed`: see [`Waiter`].
+    pub async fn admit(self: &Arc<Self>, failed: &[usize], limit: Duration) -> Option<Ticket> {
+        let (turn, _in_line) = {
             let mut line = lock(&self.line);
-            if line.is_empty()
-                && let Some(ticket) = self.take(avoid)
+            if line.waiters.is_empty()
+                && let Some(ticket) = self.take(failed)
             {
                 return Some(ticket);
             }
             let (sender, turn) = oneshot::channel();
-            line.push_back(Waiter { avoid, turn: sender });
-            turn
+            let number = line.next;
+            line.next += 1;
+            line.waiters.insert(number, Waiter { failed: failed.to_vec(), turn: sender });
+            (turn, InLine { entry: self, number })
         };
         let _held = self.count_held();
         tokio::time::timeout(limit, turn).await.ok()?.ok()
@@ -261,32 +296,27 @@ impl Entry {
         // Dropped after the lock: a place given back lets the next in.
         let mut unused = vec![];
         let mut line = lock(&self.line);
-        while let Some(first) = line.front() {
-            if first.turn.is_closed() {
-                line.pop_front();
-                continue;
-            }
-            let Some(ticket) = self.take(first.avoid) else { break };
-            if let Some(Waiter { turn, .. }) = line.pop_front() {
-                unused.extend(turn.send(ticket).err());
-            }
+        while let Some(first) = line.waiters.first_entry() {
+            let Some(ticket) = self.take(&first.get().failed) else { break };
+            // It may have given up in this very moment.
+            unused.extend(first.remove().turn.send(ticket).err());
         }
         drop(line);
     }
 
-    /// The open server with the fewest sessions for its weight. Called under the lock of the line, so that limits hold.
-    fn take(self: &Arc<Self>, avoid: Option<usize>) -> Option<Ticket> {
-        let candidates = self.servers.iter().enumerate().filter(|(_, server)| {
-            let full = server.config.maxconn.is_some_and(|most| server.current.load(SeqCst) >= most);
-            !full && server.config.weight > 0 && server.refuses().is_none()
-        });
+    /// The open server that `balance` says. Called under the lock of the line, so that limits hold.
+    fn take(self: &Arc<Self>, failed: &[usize]) -> Option<Ticket> {
+        let candidates = self.servers.iter().enumerate().filter(|(_, server)| server.has_room());
         // Sessions per weight, compared as fractions: scaled so that 256, the greatest weight, still tells servers apart.
         let load = |server: &ServerEntry| (server.current.load(SeqCst) * 65_536) / server.config.weight as usize;
         let turn = self.next_id.load(Relaxed) as usize;
         let count = self.servers.len();
-        let (index, server) = candidates.min_by_key(|(index, server)| {
-            (Some(*index) == avoid, load(server), (index + count - turn % count) % count)
-        })?;
+        let rank = |index: usize, server: &ServerEntry| match self.config.balance {
+            Balance::LeastConn => (load(server), (index + count - turn % count) % count),
+            Balance::First => (0, index),
+        };
+        let (index, server) = candidates
+            .min_by_key(|(index, server)| (failed.iter().position(|one| one == index), rank(*index, server)))?;
         let gate = server.gate.load_full();
         let id = self.next_id.fetch_add(1, Relaxed);
         let session = Arc::<Session>::default();
@@ -350,4 +380,70 @@ impl Drop for Held<'_> {
 /// No code panics while it holds one of these locks; if it did, the data would still be whole.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::haproxy_cfg;
+
+    /// An entry of three servers that are open.
+    fn entry(options: &str) -> Arc<Entry> {
+        let text = format!("listen l\nbind *:1\n{options}\nserver a a:1\nserver b b:1\nserver c c:1\n");
+        let config = haproxy_cfg::parse("f", &text, &|_| None).expect("a listener").config;
+        let entry = Entry::new(config.listeners[0].clone(), config.maxconn);
+        entry.apply(&[Access::Open { epoch: None, until: Boot::NEVER }; 3]);
+        entry
+    }
+
+    /// What a client gets that does not wait.
+    fn admit(entry: &Arc<Entry>, failed: &[usize]) -> Option<Ticket> {
+        entry.admit(failed, Duration::MAX).now_or_never().flatten()
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_leaves_the_line() {
+        let entry = entry("default-server maxconn 1");
+        let mut tickets: Vec<_> = (0..3).map(|_| admit(&entry, &[])).collect();
+        let length = || lock(&entry.line).waiters.len();
+        let (first, second) = (entry.admit(&[], Duration::MAX), entry.admit(&[], Duration::MAX));
+        let (mut first, mut second) = (Box::pin(first), Box::pin(second));
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        for _ in 0..100 {
+            assert!(admit(&entry, &[]).is_none());
+        }
+        assert_eq!(length(), 2);
+        drop(first);
+        assert_eq!(length(), 1);
+        tickets.clear();
+        assert!(second.now_or_never().flatten().is_some());
+        assert_eq!(length(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_failed_is_taken_last_and_the_latest_last_of_all() {
+        let entry = entry("");
+        for (failed, expected) in [(&[][..], "a"), (&[0], "b"), (&[1, 0], "c"), (&[2, 1, 0], "c"), (&[1, 2, 0], "b")] {
+            entry.next_id.store(0, Relaxed);
+            let ticket = admit(&entry, failed).expect("a place");
+            assert_eq!(ticket.server().config.name, expected, "{failed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_are_spread_as_the_balance_says() {
+        for (options, expected) in [
+            ("", "abcabc"),
+            ("default-server maxconn 1", "abc---"),
+            ("balance first", "aaaaaa"),
+            ("balance first\ndefault-server maxconn 2", "aabbcc"),
+        ] {
+            let entry = entry(options);
+            let tickets: Vec<_> = (0..6).map(|_| admit(&entry, &[])).collect();
+            let names = tickets.iter().map(|ticket| ticket.as_ref().map_or("-", |ticket| &ticket.server().config.name));
+            assert_eq!(names.collect::<String>(), expected, "{options}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //!                                  └─ stats: page and CSV
 //! ```
 //! One process, no file but its configuration. Workers never decide: they ask the gate of a session's server before each write.
-//! Tested in the modules and, on real servers, in `tests/it/proxy.rs`.
+//! Tested in the modules and, on real servers, in `tests/it/proxy/`.
 
 mod check;
 pub mod config;
@@ -29,7 +29,8 @@ use std::path::Path;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Serves `path` (a `haproxy.cfg`) until SIGTERM or SIGINT.
+/// Serves `path` (a `haproxy.cfg`) until SIGTERM or SIGINT. An error also when a thread ends unasked: gates that nobody moves any more
+/// are worse than a start anew, which is for whoever looks after the process.
 pub fn run(path: &Path) -> anyhow::Result<()> {
     let file = path.display().to_string();
     let bytes = std::fs::read(path)
@@ -46,11 +47,11 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     let name = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        std::io::Result::Ok(name)
+        tokio::select! {
+            _ = terminate.recv() => Ok("SIGTERM"),
+            _ = interrupt.recv() => Ok("SIGINT"),
+            thread = handle.ended() => anyhow::bail!("the thread `{thread}` ended unasked, and the entrypoint with it; start it again"),
+        }
     })?;
     tracing::info!(signal = name, "the entrypoint ends");
     handle.stop();

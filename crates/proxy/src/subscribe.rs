@@ -1,7 +1,8 @@
 //! Listens to the route that an agent pushes on `GET /pgherd/route`, for as long as the entrypoint runs.
 //!
 //! Not here: what a route means (`route`). A broken stream comes back by itself; an agent that pushes nothing is asked again
-//! every few seconds, because it may be replaced by one that does.
+//! every few seconds, because it may be replaced by one that does. The other way round it takes an answer that only a plain
+//! Patroni gives: whoever is taken for one is trusted without a permit. Tested below.
 
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::control::Event;
+use crate::http::{self, Head, HttpError};
+use crate::net;
 use crate::route::AgentId;
-use crate::{http, net};
 
 /// Agents send a line at least every second; three missed ones are a lost stream.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -36,8 +38,11 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 /// Between questions to an agent that pushes nothing.
 const PLAIN_AGAIN: Duration = Duration::from_secs(5);
 
-/// A line is some 400 bytes.
+/// A line is some 400 bytes; so is Patroni's status, with some 200 more for each of its standbys.
 const LONGEST_LINE: usize = 64 * 1024;
+
+/// The answer of an agent that pushes to as many entrypoints as it may.
+const NO_PLACE: u16 = 429;
 
 /// An agent to listen to.
 #[derive(Debug)]
@@ -55,7 +60,7 @@ enum Ended {
     /// Its request was answered late, so its instants are too early.
     Late,
     Lost(String),
-    /// It answers, and not with a route.
+    /// It answers, not with a route, and nothing says that it ever would.
     Plain,
     /// The entrypoint ends.
     NobodyListens,
@@ -102,11 +107,22 @@ impl Subscriber {
         // Before it is sent: what the agent counts from the receipt is then never later than the truth.
         let requested = boot_now();
         let buffer = match timeout(ANSWER, http::ask(&mut stream, request)).await {
-            Ok(Ok((head, body))) if head.status == 200 && is_json(head.content_type.as_deref()) => body,
-            Ok(Ok(_) | Err(http::HttpError::NotHttp | http::HttpError::TooLong)) => return Ended::Plain,
+            Ok(Ok((head, body))) if head.status == 200 && is_json(&head) => body,
+            Ok(Ok((head, _))) if head.status == NO_PLACE => {
+                return Ended::Lost("it has no place for another stream".into());
+            }
+            Ok(Err(HttpError::Broken(error))) => return Ended::Lost(error.to_string()),
+            // It took the connection, and nothing that ever came from it speaks of routes.
+            _ if !*pushed_before => return Ended::Plain,
+            Ok(Ok((head, body))) => {
+                let plain = is_status_of_patroni(stream, body).await;
+                return if plain {
+                    Ended::Plain
+                } else {
+                    Ended::Lost(format!("it answers {} and no route", head.status))
+                };
+            }
             Ok(Err(error)) => return Ended::Lost(error.to_string()),
-            // It took the connection and the request, and never pushed before: nothing here speaks of routes.
-            Err(_) if !*pushed_before => return Ended::Plain,
             Err(_) => return Ended::Lost(format!("no answer within {ANSWER:?}")),
         };
         self.read_lines(stream, buffer, requested, events, pushed_before).await
@@ -157,6 +173,73 @@ impl Subscriber {
     }
 }
 
-fn is_json(content_type: Option<&str>) -> bool {
-    content_type.is_some_and(|kind| kind.ends_with("json"))
+fn is_json(head: &Head) -> bool {
+    head.content_type.as_ref().is_some_and(|kind| kind.ends_with("json"))
+}
+
+/// To a path that it does not know a Patroni answers with its status, in which it names itself. `body`: what has come of it.
+async fn is_status_of_patroni(stream: TcpStream, mut body: Vec<u8>) -> bool {
+    let mut rest = stream.take(LONGEST_LINE as u64);
+    // A body that is cut off is no JSON.
+    let _ = timeout(ANSWER, rest.read_to_end(&mut body)).await;
+    serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|status| status["patroni"].is_object())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const STATUS: &str = r#"{"state": "running", "role": "replica", "patroni": {"version": "4.1.4", "scope": "s"}}"#;
+    const LINE: &str = r#"{"elapsed_ms":1,"name":"n","scope":"s","address":"h:1","running":true,"in_recovery":true,"epoch":null,
+        "permit_ms":null,"paused":false,"timeline":1,"lsn":1,"lag":0,"noloadbalance":false,"state":"running"}"#;
+
+    /// What becomes of an agent that answers `answer` and closes, and whether a line of its stream was passed on.
+    async fn outcome(answer: &str, mut pushed_before: bool) -> (&'static str, bool) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let subscriber = Subscriber { agent: 0, host: "127.0.0.1".into(), port };
+        let (events, mut received) = mpsc::channel(1);
+        let agent = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            stream.read_buf(&mut Vec::with_capacity(1024)).await.expect("a request");
+            stream.write_all(answer.as_bytes()).await.expect("an answer");
+        };
+        let (ended, ()) = tokio::join!(subscriber.listen(&events, &mut pushed_before), agent);
+        let word = match ended {
+            Ended::Lost(_) => "lost",
+            Ended::Plain => "plain",
+            Ended::Old | Ended::Late | Ended::NobodyListens => "else",
+        };
+        (word, received.try_recv().is_ok())
+    }
+
+    #[tokio::test]
+    async fn who_has_pushed_is_plain_only_by_patronis_own_answer() {
+        let json = "Content-Type: application/json\r\n";
+        let patroni = |status: &str| format!("HTTP/1.0 {status}\r\n{json}\r\n{STATUS}");
+        // (answer, what it means for an agent that never pushed, for one that did)
+        for (answer, new, known) in [
+            (patroni("503 Service Unavailable"), "plain", "plain"),
+            ("HTTP/1.0 503 Service Unavailable\r\n\r\n64 entrypoints listen already".into(), "plain", "lost"),
+            (format!("HTTP/1.0 503 Service Unavailable\r\n{json}\r\n{{\"state\": \"running\"}}"), "plain", "lost"),
+            (format!("HTTP/1.0 503 Service Unavailable\r\n{json}\r\n{}", &STATUS[..70]), "plain", "lost"),
+            ("HTTP/1.0 500 Internal Server Error\r\n\r\n".into(), "plain", "lost"),
+            ("HTTP/1.0 404 Not Found\r\n\r\n".into(), "plain", "lost"),
+            ("HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\nfine".into(), "plain", "lost"),
+            ("SSH-2.0-OpenSSH\r\n".into(), "plain", "lost"),
+            ("HTTP/1.0 429 Too Many Requests\r\n\r\n64 entrypoints listen already".into(), "lost", "lost"),
+            (format!("HTTP/1.0 200 OK\r\n{json}\r\n"), "lost", "lost"),
+            (format!("HTTP/1.0 200 OK\r\n{json}\r\n{STATUS}\n"), "plain", "lost"),
+        ] {
+            for (pushed_before, expected) in [(false, new), (true, known)] {
+                let found = outcome(&answer, pushed_before).await;
+                assert_eq!(found, (expected, false), "pushed before: {pushed_before}, {answer}");
+            }
+        }
+        let route = format!("HTTP/1.0 200 OK\r\n{json}\r\n{}\n", LINE.replace('\n', ""));
+        assert_eq!(outcome(&route, false).await, ("lost", true), "a stream that ends");
+    }
 }

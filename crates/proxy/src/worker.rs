@@ -1,11 +1,13 @@
 //! A worker thread: its own event loop, its own sockets on every listener's address, the sessions that the kernel gave it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::control::Event;
 use crate::entry::Entry;
@@ -14,9 +16,6 @@ use crate::session::Client;
 
 /// After an accept that failed for want of memory or files, so that others can end first.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// Threads that resolve names, in each worker; a name server that hangs holds up only so many dials at once.
-const RESOLVERS: usize = 8;
 
 /// What all workers share.
 #[derive(Clone, Debug)]
@@ -28,44 +27,60 @@ pub struct Shared {
 }
 
 /// Serves until told to stop; then every session of this thread ends.
-pub fn run(listeners: Vec<(usize, Arc<Entry>, std::net::TcpListener)>, mut shared: Shared) -> std::io::Result<()> {
+pub fn run(listeners: Vec<(usize, Arc<Entry>, std::net::TcpListener)>, mut shared: Shared) -> io::Result<()> {
     let runtime = runtime()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
+        let mut accepting = JoinSet::new();
         for (index, entry, listener) in listeners {
             let listener = TcpListener::from_std(listener)?;
-            tokio::spawn(accept(index, entry, listener, shared.clone()));
+            accepting.spawn(accept(index, entry, listener, shared.clone()));
         }
-        // An error means that the other end is gone, which is the same word.
-        let _ = shared.stop.wait_for(|stop| *stop).await;
-        Ok(())
-    })
+        tokio::select! {
+            // An error means that the other end is gone, which is the same word.
+            _ = shared.stop.wait_for(|stop| *stop) => Ok(()),
+            Some(accepted) = accepting.join_next() => Err(unasked("an accepting task", accepted)),
+        }
+    });
+    // Without waiting for names that are looked up.
+    runtime.shutdown_background();
+    served
+}
+
+/// A task that should last as long as its thread has ended.
+pub fn unasked(task: &str, ended: Result<(), JoinError>) -> io::Error {
+    match ended {
+        Ok(()) => io::Error::other(format!("{task} ended")),
+        Err(error) => io::Error::other(format!("{task} ended: {error}")),
+    }
 }
 
 /// An event loop of one thread.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(RESOLVERS)
+        .max_blocking_threads(net::LOOKUPS)
         .thread_keep_alive(Duration::from_secs(1))
         .build()
 }
 
 async fn accept(index: usize, entry: Arc<Entry>, listener: TcpListener, shared: Shared) {
     loop {
-        // As HAProxy: above `maxconn` a client stays in the kernel's queue until another leaves.
-        let places = (Arc::clone(&shared.slots).acquire_owned().await, Arc::clone(&entry.slots).acquire_owned().await);
-        let (Ok(global), Ok(local)) = places else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let client =
-                    Client { stream, listener: index, entry: Arc::clone(&entry), events: shared.events.clone() };
-                tokio::spawn(serve(client, [global, local]));
-            }
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(listener = entry.config.name, %error, "a client could not be accepted");
                 tokio::time::sleep(PAUSE).await;
+                continue;
             }
-        }
+        };
+        // As HAProxy: above `maxconn` clients stay in the kernel's queue until another leaves, but for this one a socket, which
+        // takes its places after it has come: a socket where nobody comes holds none. The listener's own place first, so that
+        // a full listener holds none of the others'.
+        let local = Arc::clone(&entry.slots).acquire_owned().await;
+        let global = Arc::clone(&shared.slots).acquire_owned().await;
+        let (Ok(local), Ok(global)) = (local, global) else { return };
+        let client = Client { stream, listener: index, entry: Arc::clone(&entry), events: shared.events.clone() };
+        tokio::spawn(serve(client, [global, local]));
     }
 }
 

@@ -164,8 +164,13 @@ pub struct Entrypoint {
 }
 
 impl Entrypoint {
-    /// `options` are lines of the listener.
+    /// `options` are lines of the listener. Sessions of a server that is out of service end.
     pub fn start(servers: &[(u16, u16)], options: &str) -> Entrypoint {
+        Entrypoint::keeping(servers, &format!("default-server on-marked-down shutdown-sessions\n{options}"))
+    }
+
+    /// Sessions of a server that is out of service may go on, as far as the checks go.
+    pub fn keeping(servers: &[(u16, u16)], options: &str) -> Entrypoint {
         let lines: String = servers
             .iter()
             .enumerate()
@@ -175,7 +180,7 @@ impl Entrypoint {
             "defaults\n timeout connect 2s\n timeout queue 20s\n\
              listen stats\n mode http\n bind 127.0.0.1:0\n stats enable\n stats uri /\n\
              listen postgres\n mode tcp\n bind 127.0.0.1:0\n option httpchk\n http-check expect status 200\n \
-             default-server inter 200ms fall 2 rise 1 on-marked-down shutdown-sessions\n{options}\n{lines}"
+             default-server inter 200ms fall 2 rise 1\n{options}\n{lines}"
         );
         let parsed = pgherd_proxy::haproxy_cfg::parse("test.cfg", &text, &|_| None).expect("a configuration");
         let handle = pgherd_proxy::start(parsed.config).expect("an entrypoint");

@@ -100,10 +100,23 @@ async fn nothing_is_forwarded_after_the_permit() {
     if passed_as_postgres("proxy::routes::nothing_is_forwarded_after_the_permit") {
         return;
     }
+    writes_end_with_the_permit("").await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_after_the_permit_through_a_read_only_listener() {
+    if passed_as_postgres("proxy::routes::nothing_is_written_after_the_permit_through_a_read_only_listener") {
+        return;
+    }
+    writes_end_with_the_permit("option httpchk OPTIONS /read-only").await;
+}
+
+async fn writes_end_with_the_permit(check: &str) {
     let server = TcpServer::start("");
     let agent = FakeAgent::start().await;
-    let entry = Entrypoint::start(&[(server.port, agent.port)], "timeout queue 200ms");
+    let entry = Entrypoint::keeping(&[(server.port, agent.port)], &format!("timeout queue 200ms\n{check}"));
     agent.lead(5, LONG);
+    entry.wait_stat("s0", "status", "UP").await;
     let (client, end) = entry.connect().await.expect("a session");
     client.batch_execute("create table t (n int)").await.expect("a table");
     // Its agent hangs: the permit of the last line runs out, though checks passed a moment ago.

@@ -1,11 +1,10 @@
 //! The directives of `defaults`, `listen`, `frontend` and `backend`.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::server::{self, ServerLine};
 use super::{Report, one_number, one_word, units};
-use crate::config::{ExpectStatus, HttpCheck, Timeouts};
+use crate::config::{Balance, Bind, ExpectStatus, HttpCheck, Timeouts};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -38,12 +37,14 @@ pub struct Section {
     pub name: String,
     pub line: usize,
     pub mode: Mode,
-    pub binds: Vec<SocketAddr>,
+    pub binds: Vec<Bind>,
     pub maxconn: Option<u32>,
     pub timeouts: Timeouts,
     pub httpchk: Option<HttpCheck>,
     /// Kept apart: it may stand before `option httpchk`.
     pub expect: Option<ExpectStatus>,
+    pub balance: Balance,
+    pub all_backups: bool,
     pub default_server: ServerLine,
     pub servers: Vec<ServerLine>,
     /// The line and the name.
@@ -66,6 +67,8 @@ impl Section {
             timeouts: Timeouts::default(),
             httpchk: None,
             expect: None,
+            balance: Balance::default(),
+            all_backups: false,
             default_server: ServerLine::default(),
             servers: vec![],
             default_backend: None,
@@ -106,7 +109,7 @@ pub fn directive(section: &mut Section, line: usize, first: &str, rest: &[&str],
         "mode" => mode(section, line, rest, report),
         "bind" => bind(section, line, rest, report),
         "maxconn" => section.maxconn = one_number(line, first, rest, report),
-        "balance" => balance(line, rest, report),
+        "balance" => balance(section, line, rest, report),
         "timeout" => timeout(&mut section.timeouts, line, rest, report),
         // A client is held and sent to another server until `timeout queue` ends, however many dials that takes.
         "retries" => {
@@ -150,39 +153,50 @@ fn bind(section: &mut Section, line: usize, rest: &[&str], report: &mut Report) 
         report.error(line, "bind", "expected bind ADDRESS:PORT, such as bind *:5432");
         return;
     };
-    if let Some(addresses) = report.value(line, address, units::bind_addresses(address)) {
-        section.binds.extend(addresses);
-    }
+    let addresses = report.value(line, address, units::bind_addresses(address)).unwrap_or_default();
+    let mut v6_only = None;
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "name" | "id" | "backlog" | "nice" | "process" | "thread" | "shards" => {
                 options.next();
             }
-            "tfo" | "defer-accept" | "v4v6" | "transparent" => report.ignored(line, option),
+            "v6only" => v6_only = Some(true),
+            // `v6only` is the stronger.
+            "v4v6" => v6_only = v6_only.or(Some(false)),
+            "tfo" | "defer-accept" | "transparent" => report.ignored(line, option),
             other => {
-                report.error(line, other, "not known on a bind line; accepted after the address: name NAME");
+                report.error(
+                    line,
+                    other,
+                    "not known on a bind line; accepted after the address: name NAME, v4v6, v6only",
+                );
                 return;
             }
         }
     }
+    section.binds.extend(addresses.into_iter().map(|address| Bind { address, v6_only }));
 }
 
-fn balance(line: usize, rest: &[&str], report: &mut Report) {
+fn balance(section: &mut Section, line: usize, rest: &[&str], report: &mut Report) {
     match rest.first() {
-        Some(&"leastconn") => {}
-        Some(word @ (&"roundrobin" | &"static-rr" | &"first" | &"random")) => {
+        Some(&"leastconn") => section.balance = Balance::LeastConn,
+        Some(&"first") => section.balance = Balance::First,
+        Some(word @ (&"roundrobin" | &"static-rr" | &"random")) => {
+            section.balance = Balance::LeastConn;
             report.warn(line, word, "read as leastconn: a session goes to the server with the fewest");
         }
-        word => {
-            report.error(line, word.unwrap_or(&"balance"), "accepted: leastconn (also roundrobin, read as leastconn)")
-        }
+        word => report.error(
+            line,
+            word.unwrap_or(&"balance"),
+            "accepted: leastconn, first (also roundrobin, read as leastconn)",
+        ),
     }
 }
 
 fn timeout(timeouts: &mut Timeouts, line: usize, rest: &[&str], report: &mut Report) {
     let [name, value] = rest else {
-        report.error(line, "timeout", "expected timeout client|server|connect|check|queue TIME");
+        report.error(line, "timeout", "expected timeout client|server|tunnel|connect|check|queue TIME");
         return;
     };
     let slot = match *name {
@@ -191,14 +205,18 @@ fn timeout(timeouts: &mut Timeouts, line: usize, rest: &[&str], report: &mut Rep
         "connect" => &mut timeouts.connect,
         "check" => &mut timeouts.check,
         "queue" => &mut timeouts.queue,
-        "http-request" | "http-keep-alive" | "tarpit" | "client-fin" | "server-fin" | "tunnel" => {
+        "tunnel" => &mut timeouts.tunnel,
+        "http-request" | "http-keep-alive" | "tarpit" | "client-fin" | "server-fin" => {
             return report.ignored(line, name);
         }
-        other => return report.error(line, other, "accepted after timeout: client, server, connect, check, queue"),
+        other => {
+            return report.error(line, other, "accepted after timeout: client, server, tunnel, connect, check, queue");
+        }
     };
+    // HAProxy reads 0 as no limit.
+    let unlimited = (*name == "queue").then_some(units::LONGEST);
     if let Some(time) = report.value(line, value, units::time(value)) {
-        // HAProxy reads 0 as no limit.
-        *slot = (!time.is_zero()).then_some(time);
+        *slot = if time.is_zero() { unlimited } else { Some(time) };
     }
 }
 
@@ -223,7 +241,6 @@ fn option(section: &mut Section, line: usize, rest: &[&str], report: &mut Report
         "tcp-smart-accept",
         "tcp-smart-connect",
         "contstats",
-        "allbackups",
         "forwardfor",
         "httpclose",
         "http-server-close",
@@ -234,11 +251,12 @@ fn option(section: &mut Section, line: usize, rest: &[&str], report: &mut Report
     match rest {
         ["httpchk", request @ ..] => section.httpchk = httpchk(line, request, report),
         ["tcp-check"] => section.httpchk = None,
+        ["allbackups"] => section.all_backups = true,
         [name, ..] if HARMLESS.contains(name) => report.ignored(line, name),
         [name, ..] => report.error(
             line,
             name,
-            "not known; accepted after option: httpchk [METHOD] [URI] [VERSION], tcp-check, and options of logs, which are ignored",
+            "not known; accepted after option: httpchk [METHOD] [URI] [VERSION], tcp-check, allbackups, and options of logs, which are ignored",
         ),
         [] => report.error(line, "option", "a name is missing after it"),
     }
@@ -334,6 +352,7 @@ fn send(section: &mut Section, line: usize, mut words: &[&str], report: &mut Rep
 fn no(section: &mut Section, line: usize, rest: &[&str], report: &mut Report) {
     match rest {
         ["option", "httpchk", ..] => section.httpchk = None,
+        ["option", "allbackups"] => section.all_backups = false,
         ["option", name, ..] => report.ignored(line, name),
         ["log", ..] => report.ignored(line, "log"),
         _ => report.error(line, rest.first().unwrap_or(&"no"), "accepted after no: option NAME, log"),

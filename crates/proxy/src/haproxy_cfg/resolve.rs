@@ -16,7 +16,9 @@ pub fn config(found: Sections, report: &mut Report) -> Config {
     };
     let (backends, fronts): (Vec<_>, Vec<_>) =
         found.sections.into_iter().partition(|section| section.kind == Kind::Backend);
-    for front in fronts.into_iter().filter(|section| !section.disabled) {
+    let fronts: Vec<_> = fronts.into_iter().filter(|section| !section.disabled).collect();
+    refuse_same_addresses(&fronts, report);
+    for front in fronts {
         if front.binds.is_empty() {
             report.error(front.line, &front.name, "it has no `bind` line, so no client can reach it");
         } else if front.stats_enabled && front.mode == Mode::Http && front.servers.is_empty() {
@@ -89,6 +91,8 @@ fn listener(front: Section, backends: &[Section], report: &mut Report) -> Option
         role: Role::from_check(&check),
         check,
         timeouts,
+        balance: back.balance,
+        all_backups: back.all_backups,
         servers,
     })
 }
@@ -105,6 +109,22 @@ fn refuse_duplicates(sections: &[Section], report: &mut Report) {
         let taken = sides.iter().filter(|side| !seen.insert((**side, section.name.clone()))).count();
         if taken > 0 {
             report.error(section.line, &section.name, "another section has this name already");
+        }
+    }
+}
+
+/// The kernel would spread the clients over both. Port 0 is another one each time.
+fn refuse_same_addresses(fronts: &[Section], report: &mut Report) {
+    let mut seen = BTreeSet::new();
+    for front in fronts {
+        for bind in front.binds.iter().filter(|bind| bind.address.port() != 0) {
+            if !seen.insert(bind.address) {
+                report.error(
+                    front.line,
+                    &front.name,
+                    format!("another `bind` has the address {} already", bind.address),
+                );
+            }
         }
     }
 }

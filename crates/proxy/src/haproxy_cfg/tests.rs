@@ -49,9 +49,9 @@ fn the_labs_file() {
     assert_eq!(config.maxconn, 100);
     assert_eq!(warnings.to_string(), "haproxy.cfg:5: `log`: ignored: it does not change what clients see here");
     let stats = &config.stats[0];
-    assert_eq!((stats.uri.as_str(), stats.binds[0].to_string().as_str()), ("/", "0.0.0.0:7000"));
+    assert_eq!((stats.uri.as_str(), stats.binds[0].address.to_string().as_str()), ("/", "0.0.0.0:7000"));
     let [postgres] = &config.listeners[..] else { panic!("one listener") };
-    assert_eq!((&postgres.role, postgres.binds[0].port()), (&Role::ReadWrite, 5432));
+    assert_eq!((&postgres.role, postgres.binds[0].address.port()), (&Role::ReadWrite, 5432));
     assert_eq!(postgres.timeouts.connect(), Duration::from_secs(4));
     assert_eq!(postgres.timeouts.idle(), Some(Duration::from_secs(1800)));
     assert_eq!(postgres.timeouts.hold(), Duration::from_secs(30));
@@ -104,7 +104,7 @@ fn what_is_not_understood_is_named_with_its_line() {
         ("option httpchk get /", "f:3: `get`: expected a method in capitals"),
         ("http-check expect string ok", "f:3: `string`: accepted: http-check expect"),
         ("http-check expect status 700", "f:3: `700`: expected status codes"),
-        ("balance source", "f:3: `source`: accepted: leastconn"),
+        ("balance source", "f:3: `source`: accepted: leastconn, first"),
         ("stats auth a:b", "f:3: `auth`: accepted after stats"),
         ("bind 'open", "f:3: `bind 'open`: a quote is opened"),
     ] {
@@ -132,6 +132,10 @@ fn whole_files_that_cannot_be_served() {
         ("frontend a\n bind *:1\n default_backend b", "f:3: `b`: there is no `backend`"),
         ("global\n wonder 1", "f:2: `wonder`: not known in `global`"),
         ("listen a\n bind *:1\n server b c:1\nlisten a\n bind *:2\n server b c:1", "f:4: `a`: another section"),
+        (
+            "listen a\n bind *:1\n server b c:1\nlisten d\n bind 0.0.0.0:1\n server b c:1",
+            "f:4: `d`: another `bind` has the address 0.0.0.0:1",
+        ),
     ] {
         let error = parse("f", text, &|_| None).expect_err(text).to_string();
         assert!(error.starts_with(expected), "{text}: {error}");
@@ -146,6 +150,39 @@ fn a_line_may_go_on_and_defaults_reach_what_follows() {
     let timeouts = &config.listeners[0].timeouts;
     assert_eq!((timeouts.connect, timeouts.queue), (None, Some(Duration::from_secs(2))));
     assert_eq!(config.listeners[0].servers[0].check.as_ref().map(|check| check.port), Some(1));
+}
+
+#[test]
+fn an_ipv6_address_is_for_ipv4_too_unless_it_is_told() {
+    for (bind, v6_only) in
+        [(":::1", None), (":::1 v4v6", Some(false)), ("[::]:1 v6only", Some(true)), (":::1 v6only v4v6", Some(true))]
+    {
+        let Parsed { config, warnings } = read(&format!("listen a\n bind {bind}\n server b c:1\n")).expect("served");
+        assert_eq!(config.listeners[0].binds[0].v6_only, v6_only, "{bind}");
+        assert!(warnings.problems.is_empty(), "{warnings}");
+    }
+}
+
+#[test]
+fn times_stand_for_one_another_as_in_haproxy() {
+    let seconds = |n| Some(Duration::from_secs(n));
+    // (lines, how long a session may be idle, how long a client is held)
+    for (lines, idle, hold) in [
+        ("", None, seconds(30)),
+        ("timeout client 5s\n timeout server 4s", seconds(4), seconds(30)),
+        ("timeout client 5s\n timeout server 0", seconds(5), seconds(30)),
+        ("timeout client 5s\n timeout server 4s\n timeout tunnel 1h", seconds(3_600), seconds(30)),
+        ("timeout client 5s\n timeout server 4s\n timeout tunnel 1s", seconds(1), seconds(30)),
+        ("timeout client 5s\n timeout tunnel 0", seconds(5), seconds(30)),
+        ("timeout queue 3s", None, seconds(3)),
+        ("timeout queue 0", None, Some(units::LONGEST)),
+    ] {
+        let text = format!("listen a\n bind *:1\n {lines}\n server b c:1\n");
+        let Parsed { config, warnings } = read(&text).expect("served");
+        let timeouts = &config.listeners[0].timeouts;
+        assert_eq!((timeouts.idle(), Some(timeouts.hold())), (idle, hold), "{lines}");
+        assert!(warnings.problems.is_empty(), "{warnings}");
+    }
 }
 
 /// Words that mean something, so that random files reach deep into the parser.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// HAProxy keeps times in 31 bits of milliseconds.
-const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+pub const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// A time: a number with `us`, `ms`, `s`, `m`, `h` or `d`; a bare number counts milliseconds.
 pub fn time(word: &str) -> Result<Duration, String> {

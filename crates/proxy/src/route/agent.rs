@@ -24,6 +24,8 @@ pub struct AgentView {
     pub node: Option<NodeRoute>,
     /// When the permit of that line ends, on our clock.
     pub deadline: Option<Boot>,
+    /// Its lines say that sessions there can write, or will in a moment: it holds the leader key, or was last seen out of recovery.
+    pub may_write: bool,
     /// A session saw this server in recovery though it was routed as the primary; the next line or check clears it.
     pub contradicted: bool,
 }
@@ -32,6 +34,9 @@ impl AgentView {
     pub fn on_push(&mut self, message: RouteMessage, requested: Boot) {
         self.source = Source::Live;
         self.deadline = message.permit_deadline(requested);
+        // A server that does not answer may still serve the sessions that it has.
+        let out_of_recovery = message.node.in_recovery.map_or(self.may_write, |in_recovery| !in_recovery);
+        self.may_write = out_of_recovery || message.node.epoch.is_some();
         self.node = Some(message.node);
         self.contradicted = false;
     }
@@ -55,9 +60,18 @@ impl AgentView {
 
     /// The epoch that this agent proves to hold at `now`, and until when.
     pub fn proof(&self, now: Boot) -> Option<(Epoch, Boot)> {
-        let pushes = matches!(self.source, Source::Live | Source::Lost);
-        let deadline = self.deadline.filter(|deadline| pushes && now < *deadline)?;
+        let deadline = self.deadline.filter(|deadline| self.pushes() && now < *deadline)?;
         Some((self.node.as_ref()?.epoch?, deadline))
+    }
+
+    /// Until when sessions there may go on, in any listener: what can write only as long as the permit stands. `None`: it has ended.
+    pub fn bound(&self, now: Boot) -> Option<Boot> {
+        if self.pushes() && self.may_write { self.proof(now).map(|(_, until)| until) } else { Some(Boot::NEVER) }
+    }
+
+    /// It is known to push its route, though its stream may be lost.
+    fn pushes(&self) -> bool {
+        matches!(self.source, Source::Live | Source::Lost)
     }
 
     /// Out of recovery and answering, as far as its line says.

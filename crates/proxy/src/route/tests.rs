@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use pgherd_ha::{Lsn, Timeline};
 
 use super::*;
@@ -63,7 +61,7 @@ fn apply(routes: &mut Routes, step: &Step, at: u64) {
         Lost(agent) => routes.on_stream_lost(agent),
         Plain(agent) => routes.on_plain(agent),
         Check(server, passed) => routes.on_check(0, server, passed, now),
-        HotStandby(server) => routes.on_hot_standby(0, server),
+        HotStandby(server) => routes.on_hot_standby(0, server, now),
         Lag(agent, lag) => push(agent, NodeRoute { lag, ..node(None, None, true) }),
         NoLoadBalance(agent) => push(agent, NodeRoute { noloadbalance: true, ..node(None, None, true) }),
     }
@@ -76,11 +74,17 @@ fn outcome(listener: &Listener, steps: &[(u64, Step)], now: u64) -> String {
     for (at, step) in steps {
         apply(&mut routes, step, *at);
     }
+    words(&routes, now)
+}
+
+fn words(routes: &Routes, now: u64) -> String {
     let words = routes.table(Boot::from_millis(now)).remove(0).into_iter().map(|access| match access {
         Access::Open { epoch: Some(epoch), until: Boot::NEVER } => format!("open{}", epoch.0),
         Access::Open { epoch: Some(epoch), until } => format!("open{}<{}", epoch.0, until.0.as_millis()),
-        Access::Open { epoch: None, .. } => "open".into(),
-        Access::Keep => "keep".into(),
+        Access::Open { epoch: None, until: Boot::NEVER } => "open".into(),
+        Access::Open { epoch: None, until } => format!("open<{}", until.0.as_millis()),
+        Access::Keep { until: Boot::NEVER } => "keep".into(),
+        Access::Keep { until } => format!("keep<{}", until.0.as_millis()),
         Access::Closed(reason) => format!("{reason:?}"),
     });
     words.collect::<Vec<_>>().join(" ")
@@ -136,7 +140,25 @@ fn the_read_write_listener_follows_the_greatest_proven_epoch() {
             "an older epoch is refused after a newer one was seen and lost",
             vec![(10, Push(1, Some((7, 100)), false)), (50, Lost(1)), (60, Push(0, Some((5, 1_000)), false))],
             200,
-            "NewerLeader NewerLeader NewerLeader",
+            "OlderEpoch NewerLeader NewerLeader",
+        ),
+        (
+            "as long as the store may be the same",
+            vec![(10, Push(1, Some((7, 100)), false)), (50, Lost(1)), (60, Push(0, Some((5, 1_000_000)), false))],
+            120_109,
+            "OlderEpoch NewerLeader NewerLeader",
+        ),
+        (
+            "but not for ever, because a store that was made anew counts from the beginning",
+            vec![(10, Push(1, Some((7, 100)), false)), (50, Lost(1)), (60, Push(0, Some((5, 1_000_000)), false))],
+            120_110,
+            "open5<1000060 NewerLeader NewerLeader",
+        ),
+        (
+            "in pause from the last line on",
+            vec![(10, Paused(1, 7)), (50, Lost(1)), (60, Push(0, Some((5, 1_000_000)), false))],
+            120_010,
+            "open5<1000060 NewerLeader NewerLeader",
         ),
         (
             "until the newer one's holder says that it holds nothing",
@@ -154,12 +176,23 @@ fn the_read_write_listener_follows_the_greatest_proven_epoch() {
             30,
             "NotRunning NewerLeader NewerLeader",
         ),
+        (
+            "a holder that goes on proving is not forgotten",
+            vec![
+                (10, Push(1, Some((7, 100)), false)),
+                (150_000, Push(1, Some((7, 100)), false)),
+                (150_050, Lost(1)),
+                (150_060, Push(0, Some((5, 1_000_000)), false)),
+            ],
+            200_000,
+            "OlderEpoch NewerLeader NewerLeader",
+        ),
         ("in pause the epoch has no end", vec![(10, Paused(0, 5))], u64::MAX / 2, "open5 NewerLeader NewerLeader"),
         (
             "but without a stream the checks decide",
             vec![(10, Paused(0, 5)), (20, Lost(0)), (30, Check(0, false))],
             40,
-            "Keep NotHeardYet NotHeardYet",
+            "keep NotHeardYet NotHeardYet",
         ),
         (
             "a server that reports recovery is not delivered",
@@ -197,13 +230,13 @@ fn plain_patroni_is_routed_by_its_checks() {
                 (4, Check(1, true)),
             ],
             9,
-            "Keep open NotHeardYet",
+            "keep open NotHeardYet",
         ),
         (
             "at the same moment, the first",
             vec![(1, Plain(0)), (1, Plain(1)), (2, Check(0, true)), (2, Check(1, true))],
             9,
-            "open Keep NotHeardYet",
+            "open keep NotHeardYet",
         ),
         (
             "a proven epoch is stronger than a check",
@@ -253,17 +286,57 @@ fn read_only_listeners_serve_fresh_standbys() {
     ];
     check("/replica?lag=1kB", "on-marked-down shutdown-sessions", cases);
     let cases: Vec<Case> = vec![
-        ("the primary too", vec![(1, Push(0, Some((5, 100)), false)), (1, Lag(1, None))], 9, "open open NotHeardYet"),
-        ("while its permit stands", vec![(1, Push(0, Some((5, 100)), false))], 101, "Keep NotHeardYet NotHeardYet"),
+        (
+            "the primary too",
+            vec![(1, Push(0, Some((5, 100)), false)), (1, Lag(1, None))],
+            9,
+            "open<101 open NotHeardYet",
+        ),
+        ("a check that the primary passes waits for its agent", vec![(1, Check(0, true))], 9, "NotHeardYet"),
     ];
     check("/read-only", "", cases);
+}
+
+/// Without `on-marked-down shutdown-sessions`, which keeps sessions of servers that are out of service.
+#[test]
+fn sessions_that_could_write_end_with_the_permit_in_every_listener() {
+    let push = |epoch, in_recovery| Push(0, epoch, in_recovery);
+    for (path, name, steps, now, expected) in [
+        ("/read-only", "a primary", vec![push(Some((5, 100)), false)], 100, "open<101"),
+        ("/read-only", "whose permit ran out", vec![push(Some((5, 100)), false)], 101, "PermitEnded"),
+        ("/read-only", "which says that it has none", vec![push(None, false)], 9, "PermitEnded"),
+        ("/read-only", "in pause", vec![Paused(0, 5)], 9, "open"),
+        ("/read-only", "by its check", vec![push(Some((5, 100)), false), Lost(0), Check(0, true)], 100, "open<101"),
+        ("/read-only", "a failed one", vec![push(Some((5, 100)), false), Lost(0), Check(0, false)], 100, "keep<101"),
+        ("/read-only", "no longer", vec![push(Some((5, 100)), false), Lost(0), Check(0, true)], 101, "PermitEnded"),
+        ("/read-only", "that does not answer", vec![push(None, false), Stopped(0)], 9, "keep<1001"),
+        ("/read-only", "at the end of its permit", vec![push(None, false), Stopped(0)], 1_001, "PermitEnded"),
+        (
+            "/read-only",
+            "a lost standby, which may be promoted",
+            vec![Lag(0, Some(0)), Lost(0), Check(0, true)],
+            9,
+            "keep",
+        ),
+        ("/replica", "a standby", vec![Lag(0, Some(0))], u64::MAX / 2, "open"),
+        ("/replica", "that is promoted", vec![Lag(0, Some(0)), push(Some((5, 100)), false)], 100, "keep<101"),
+        ("/replica", "whose permit ran out", vec![Lag(0, Some(0)), push(Some((5, 100)), false)], 101, "PermitEnded"),
+        ("/replica", "about to be promoted", vec![push(Some((5, 100)), true)], 100, "open<101"),
+        ("/replica", "and lost then", vec![push(Some((5, 100)), true), Lost(0), Check(0, true)], 101, "PermitEnded"),
+        ("/replica", "that stays a standby", vec![push(Some((5, 100)), true), Lag(0, Some(0))], 101, "open"),
+        ("/replica", "a plain one", vec![push(Some((5, 100)), false), Plain(0), Check(0, true)], 101, "open"),
+        ("/health", "by checks alone", vec![push(Some((5, 100)), false), Check(0, true)], 100, "open<101"),
+        ("/health", "and no longer", vec![push(Some((5, 100)), false), Check(0, true)], 101, "PermitEnded"),
+    ] {
+        check(path, "", vec![(name, steps.into_iter().map(|step| (1, step)).collect(), now, expected)]);
+    }
 }
 
 /// `Closed` in an expectation stands for any reason but `NotHeardYet`.
 fn check(path: &str, options: &str, cases: Vec<Case>) {
     let listener = listener(path, options);
     for (name, steps, now, expected) in cases {
-        let found = outcome(&listener, &steps, now).replace("keep", "Keep");
+        let found = outcome(&listener, &steps, now);
         let same = |(found, expected): (&str, &str)| {
             found == expected || expected == "Closed" && matches!(found, "NotPrimary" | "ChecksFail" | "NotRunning")
         };
@@ -273,24 +346,63 @@ fn check(path: &str, options: &str, cases: Vec<Case>) {
 }
 
 #[test]
-fn backups_serve_only_when_nobody_else_does() {
-    let text = "listen l\nbind *:1\nserver a a:1\nserver b b:1 backup check\n";
+fn a_server_without_a_check_is_put_aside_when_it_says_that_it_is_a_standby() {
+    let text = "listen l\nbind *:1\noption httpchk /primary\nserver a a:1\nserver b b:1\n";
     let listener = haproxy_cfg::parse("f", text, &|_| None).expect("a listener").config.listeners.remove(0);
+    let (a, b) = (vec![(10, HotStandby(0))], vec![(10, HotStandby(0)), (20, HotStandby(1))]);
+    for (steps, now, expected) in [
+        (&vec![], 9, "open keep"),
+        (&a, 11, "NotPrimary open"),
+        // Its time is up, but the other has not said such a thing.
+        (&a, 9_000, "keep open"),
+        (&b, 21, "NotPrimary NotPrimary"),
+        (&b, 2_010, "open NotPrimary"),
+        (&b, 2_020, "open keep"),
+    ] {
+        let mut routes = Routes::new(std::slice::from_ref(&listener), |_, _| None, Boot::ZERO);
+        steps.iter().for_each(|(at, step)| apply(&mut routes, step, *at));
+        assert_eq!(words(&routes, now), expected, "after {} contradictions, at {now}", steps.len());
+    }
     let mut routes = Routes::new(&[listener], |_, _| None, Boot::ZERO);
-    routes.on_check(0, 1, true, Boot::ZERO);
-    let open = Access::Open { epoch: None, until: Boot::NEVER };
-    assert_eq!(routes.table(Boot::ZERO), [[open, Access::Keep]]);
+    apply(&mut routes, &HotStandby(0), 10);
+    assert_eq!(routes.next_change(Boot::from_millis(11)), Some(Boot::from_millis(2_010)));
 }
 
 #[test]
-fn the_table_changes_by_itself_at_the_end_of_a_permit() {
+fn backups_serve_only_when_nobody_else_does_and_one_at_a_time() {
+    let up = |servers: &[usize]| (0..3).map(|server| (1, Check(server, servers.contains(&server)))).collect::<Vec<_>>();
+    for (options, weight, steps, expected) in [
+        ("", 1, up(&[0, 1, 2]), "open keep keep"),
+        ("", 1, up(&[1, 2]), "keep open keep"),
+        ("", 1, up(&[2]), "keep keep open"),
+        ("", 0, up(&[0, 1]), "open open keep"),
+        ("option allbackups", 1, up(&[0, 1, 2]), "open keep keep"),
+        ("option allbackups", 1, up(&[1, 2]), "keep open open"),
+        ("option allbackups\nno option allbackups", 1, up(&[1, 2]), "keep open keep"),
+    ] {
+        let servers =
+            format!("server a a:1 check weight {weight}\nserver b b:1 backup check\nserver c c:1 backup check\n");
+        let text = format!("listen l\nbind *:1\n{options}\n{servers}");
+        let listener = haproxy_cfg::parse("f", &text, &|_| None).expect("a listener").config.listeners.remove(0);
+        let mut routes = Routes::new(&[listener], |_, _| None, Boot::ZERO);
+        steps.iter().for_each(|(at, step)| apply(&mut routes, step, *at));
+        assert_eq!(words(&routes, 9), expected, "{options}");
+    }
+}
+
+#[test]
+fn the_table_changes_by_itself_at_the_end_of_a_permit_and_of_a_memory() {
     let listener = listener("/", "");
     let mut ids = 0..;
     let mut routes = Routes::new(&[listener], |_, _| ids.next(), Boot::ZERO);
     assert_eq!(routes.next_change(Boot::ZERO), None);
     apply(&mut routes, &Push(0, Some((5, 100)), false), 10);
     assert_eq!(routes.next_change(Boot::from_millis(10)), Some(Boot::from_millis(110)));
-    assert_eq!(routes.next_change(Boot::from_millis(110)), None);
-    apply(&mut routes, &Paused(0, 5), 120);
-    assert_eq!(routes.next_change(Boot(Duration::from_millis(121))), None);
+    // Then the epoch is forgotten.
+    assert_eq!(routes.next_change(Boot::from_millis(110)), Some(Boot::from_millis(120_110)));
+    assert_eq!(routes.forget_epochs(Boot::from_millis(120_109)), []);
+    assert_eq!(routes.forget_epochs(Boot::from_millis(120_110)), [(0, Epoch(5))]);
+    assert_eq!(routes.next_change(Boot::from_millis(120_110)), None);
+    apply(&mut routes, &Paused(0, 5), 130_000);
+    assert_eq!(routes.next_change(Boot::from_millis(130_001)), Some(Boot::from_millis(250_000)));
 }

@@ -8,7 +8,7 @@
 //! | CancelRequest | passed to the server of that session |
 //! | anything else | a protocol violation, and the connection is closed |
 //!
-//! Not here: which server (`entry`, `route`). Tested in `tests/it/proxy.rs` against real servers.
+//! Not here: which server (`entry`, `route`). Tested in `tests/it/proxy/` against real servers.
 
 mod cancel;
 mod farewell;

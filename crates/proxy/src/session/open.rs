@@ -20,6 +20,10 @@ use crate::net;
 /// a thousand held clients do not drown a server that is starting.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
+/// For a server to answer while another would have the client, doubled each time that one did not: reverse look-ups of names
+/// before a server's first answer may take this long on all of them.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// The first answer of a server: an authentication request or an error.
 const LONGEST_ANSWER: usize = 16 * 1024;
 
@@ -61,22 +65,23 @@ pub async fn open(
     deadline: Instant,
     mut reuse: Option<(TcpStream, Ticket)>,
 ) -> Result<Opened, NotOpened> {
-    let mut avoid = None;
-    let mut backoff = BACKOFF.0;
+    let mut failed = vec![];
+    let (mut backoff, mut patience) = (BACKOFF.0, PATIENCE);
     let attempts = async {
         loop {
             let ticket_and_server = match reuse.take() {
                 Some((server, ticket)) => (ticket, Some(server)),
                 None => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    (entry.admit(avoid, left).await.ok_or(NotOpened::NoServer)?, None)
+                    (entry.admit(&failed, left).await.ok_or(NotOpened::NoServer)?, None)
                 }
             };
             let (ticket, server) = ticket_and_server;
-            avoid = Some(ticket.server);
-            if let Some((server, answer)) = attempt(&ticket, server, packet, expect).await {
+            if let Some((server, answer)) = attempt(&ticket, server, packet, expect, &mut patience).await {
                 return Ok(Opened { server, ticket, answer });
             }
+            failed.retain(|earlier| *earlier != ticket.server);
+            failed.push(ticket.server);
             ticket.server().retries.fetch_add(1, Relaxed);
             drop(ticket);
             let _held = entry.count_held();
@@ -92,12 +97,13 @@ pub async fn open(
     }
 }
 
-/// One server, once. `None`: it failed, or may not be used any more.
+/// One server, once. `None`: it failed, or may not be used any more, or says nothing though another server would have the client.
 async fn attempt(
     ticket: &Ticket,
     server: Option<TcpStream>,
     packet: &[u8],
     expect: Expect,
+    patience: &mut Duration,
 ) -> Option<(TcpStream, Vec<u8>)> {
     let talk = async {
         let mut server = match server {
@@ -105,10 +111,17 @@ async fn attempt(
             None => dial(ticket).await?,
         };
         server.write_all(packet).await.ok()?;
-        let answer = match expect {
-            Expect::Nothing => vec![],
-            Expect::OneByte => vec![server.read_u8().await.ok()?],
-            Expect::Message => first_message(&mut server).await?,
+        let answer = async {
+            match expect {
+                Expect::Nothing => Some(vec![]),
+                Expect::OneByte => server.read_u8().await.ok().map(|byte| vec![byte]),
+                Expect::Message => first_message(&mut server).await,
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer?,
+            () = silence(ticket, patience) => return None,
         };
         Some((server, answer))
     };
@@ -116,6 +129,17 @@ async fn attempt(
         biased;
         _ = poll_fn(|cx| ticket.poll_shut(cx)) => None,
         talked = talk => talked,
+    }
+}
+
+/// Ready when a server has been silent for too long, and there is another to try.
+async fn silence(ticket: &Ticket, patience: &mut Duration) {
+    loop {
+        sleep(*patience).await;
+        if ticket.has_alternative() {
+            *patience *= 2;
+            return;
+        }
     }
 }
 
@@ -168,13 +192,68 @@ pub async fn gone(client: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use pgherd_ha::Boot;
+    use tokio::net::TcpListener;
+
     use super::super::farewell::error_response;
     use super::*;
+    use crate::haproxy_cfg;
+    use crate::route::Access;
 
     #[test]
     fn the_code_of_an_error_is_found_and_not_its_text() {
         assert!(has_code(&error_response("57P03", "the database system is starting up", "")[5..], CANNOT_CONNECT_NOW));
         assert!(!has_code(&error_response("28P01", "C57P03", "")[5..], CANNOT_CONNECT_NOW));
         assert!(!has_code(&[], CANNOT_CONNECT_NOW));
+    }
+
+    /// A server that answers everybody after a time.
+    async fn server(delay: Duration) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((mut session, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    sleep(delay).await;
+                    session.write_all(b"R\0\0\0\x08\0\0\0\0").await
+                });
+            }
+        });
+        port
+    }
+
+    /// The clock moves only while everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_left_only_for_another() {
+        const NEVER: u64 = 1_000;
+        // (seconds after which each server answers, the one that the client gets, after how many seconds)
+        for (delays, expected) in [
+            (&[0, 0][..], Some((0, 0))),
+            (&[NEVER, 0], Some((1, 3))),
+            (&[NEVER, NEVER, 0], Some((2, 9))),
+            // The only one is waited for, and all that are slow get their time in the end.
+            (&[20], Some((0, 20))),
+            (&[5, 5], Some((1, 8))),
+            (&[10, 10], Some((0, 19))),
+            (&[NEVER, NEVER], None),
+        ] {
+            let mut text = "listen l\nbind *:1\nbalance first\n".to_owned();
+            for (index, delay) in delays.iter().enumerate() {
+                let port = server(Duration::from_secs(*delay)).await;
+                text.push_str(&format!("server s{index} 127.0.0.1:{port}\n"));
+            }
+            let config = haproxy_cfg::parse("f", &text, &|_| None).expect("a listener").config;
+            let entry = Entry::new(config.listeners[0].clone(), config.maxconn);
+            entry.apply(&vec![Access::Open { epoch: None, until: Boot::NEVER }; delays.len()]);
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let address = listener.local_addr().expect("an address");
+            let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (_client, (client, _)) = (near.expect("connected"), far.expect("accepted"));
+            let begun = Instant::now();
+            let deadline = begun + entry.config.timeouts.hold();
+            let found = open(&entry, &client, b"packet", Expect::Message, deadline, None).await.ok();
+            let found = found.map(|opened| (opened.ticket.server, begun.elapsed().as_secs()));
+            assert_eq!(found, expected, "{delays:?}");
+        }
     }
 }

@@ -67,7 +67,7 @@ fn value(row: &Row, column: &str) -> Option<String> {
         "check_fall" => row.rise_fall.map(|(_, fall)| fall.to_string()),
         "addr" => row.address.clone(),
         "mode" => Some("tcp".into()),
-        "algo" if row.kind == Kind::Backend => Some("leastconn".into()),
+        "algo" => row.balance.map(str::to_owned),
         _ => None,
     }
 }

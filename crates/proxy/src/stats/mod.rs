@@ -59,21 +59,69 @@ async fn answer(State(stats): State<Arc<Stats>>, uri: Uri) -> Response {
         .map(|(index, entry)| rows::of_listener(index, entry, &overview, now))
         .collect();
     let no_store = (header::CACHE_CONTROL, "no-cache");
-    match options {
-        "" | "?" => {
-            let text = page::page(&overview, &listeners, stats.listener.refresh, now).into_string();
+    match Format::of(options) {
+        Some(Format::Page { refreshed }) => {
+            let refresh = stats.listener.refresh.filter(|_| refreshed);
+            let text = page::page(&overview, &listeners, &stats.listener.uri, refresh, now).into_string();
             ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), no_store], text).into_response()
         }
-        // HAProxy's options after the uri: `;csv`, `;csv;norefresh`.
-        _ if options.starts_with(";csv") => {
+        Some(Format::Csv) => {
             ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), no_store], csv::table(&listeners.concat()))
                 .into_response()
         }
-        _ => not_found(&stats),
+        None => not_found(&stats),
+    }
+}
+
+/// What is asked for by the options after the uri.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Page { refreshed: bool },
+    Csv,
+}
+
+impl Format {
+    /// HAProxy's options: `;csv`, `;norefresh`, and others that choose lines or notes of its page, of which ours has all.
+    /// `None`: another path, or a format that is not made here.
+    fn of(options: &str) -> Option<Format> {
+        let has = |word: &str| options.split([';', '?', '&']).any(|option| option == word);
+        match options.chars().next() {
+            None | Some(';' | '?') if has("json") || has("typed") => None,
+            None | Some(';' | '?') if has("csv") => Some(Format::Csv),
+            None | Some(';' | '?') => Some(Format::Page { refreshed: !has("norefresh") }),
+            Some(_) => None,
+        }
     }
 }
 
 fn not_found(stats: &Stats) -> Response {
     let uri = &stats.listener.uri;
     (StatusCode::NOT_FOUND, format!("Nothing here. The stats page is at {uri}, as CSV at {uri};csv\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn haproxys_options_are_known() {
+        let page = |refreshed| Some(Format::Page { refreshed });
+        for (options, format) in [
+            ("", page(true)),
+            ("?", page(true)),
+            (";up", page(true)),
+            (";norefresh", page(false)),
+            (";up;norefresh", page(false)),
+            ("?st=DONE", page(true)),
+            (";csv", Some(Format::Csv)),
+            (";csv;norefresh", Some(Format::Csv)),
+            (";norefresh;csv", Some(Format::Csv)),
+            (";json", None),
+            (";typed", None),
+            ("favicon.ico", None),
+            ("/csv", None),
+        ] {
+            assert_eq!(Format::of(options), format, "{options}");
+        }
+    }
 }

@@ -11,8 +11,8 @@ use crate::route::{AgentView, Source};
 
 const STYLE: &str = include_str!("page.css");
 
-/// `listeners`: the lines of each; `held`: clients that wait for a server now.
-pub fn page(overview: &Overview, listeners: &[Vec<Row>], refresh: Option<Duration>, now: Boot) -> Markup {
+/// `listeners`: the lines of each; `uri`: of the page itself.
+pub fn page(overview: &Overview, listeners: &[Vec<Row>], uri: &str, refresh: Option<Duration>, now: Boot) -> Markup {
     let held: usize = listeners.iter().flatten().filter_map(|row| row.held).sum();
     html! {
         (DOCTYPE)
@@ -30,7 +30,7 @@ pub fn page(overview: &Overview, listeners: &[Vec<Row>], refresh: Option<Duratio
                 (headline(overview, held, now))
                 (nodes(overview, now))
                 @for rows in listeners { (table(rows)) }
-                p.note { "The same as CSV, with HAProxy's columns: " a href=";csv" { ";csv" } }
+                p.note { "The same as CSV, with HAProxy's columns: " a href={ (uri) ";csv" } { (uri) ";csv" } }
             }
         }
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn names_from_outside_are_escaped() {
+    fn names_from_outside_are_escaped_and_the_csv_is_beside_the_page() {
         let text = headline(&Overview::default(), 2, Boot::ZERO).into_string();
         assert!(text.contains("Nobody proves to be the primary") && text.contains("2 clients are held"), "{text}");
         let node = serde_json::from_str::<NodeRoute>(
@@ -213,5 +213,7 @@ mod tests {
         );
         let text = node_line(&AgentView::default(), &node.expect("a route"), Boot::ZERO).into_string();
         assert!(text.contains("&lt;b&gt;"), "{text}");
+        let text = page(&Overview::default(), &[], "/stats", None, Boot::ZERO).into_string();
+        assert!(text.contains(r#"<a href="/stats;csv">/stats;csv</a>"#), "{text}");
     }
 }

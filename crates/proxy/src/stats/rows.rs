@@ -52,6 +52,7 @@ pub struct Row {
     pub check_took: Option<Duration>,
     pub rise_fall: Option<(u32, u32)>,
     pub address: Option<String>,
+    pub balance: Option<&'static str>,
 }
 
 impl Row {
@@ -87,6 +88,7 @@ impl Row {
             check_took: None,
             rise_fall: None,
             address: None,
+            balance: None,
         }
     }
 }
@@ -128,6 +130,7 @@ pub fn of_listener(index: usize, entry: &Entry, overview: &Overview, now: Boot) 
         lost: Some(sum(|row| row.lost.unwrap_or(0))),
         retries: Some(sum(|row| row.retries.unwrap_or(0))),
         status: if usable { "UP" } else { "DOWN" }.into(),
+        balance: Some(entry.config.balance.name()),
         usable,
         bytes_in,
         bytes_out,
@@ -152,7 +155,7 @@ fn fill_server(row: &mut Row, server: &ServerEntry, known: &ServerOverview, acce
     row.usable = server.refuses().is_none();
     row.because = match access {
         Some(Access::Closed(reason)) => Some(reason.words()),
-        Some(Access::Keep) => Some("it takes no new sessions"),
+        Some(Access::Keep { .. }) => Some("it takes no new sessions"),
         Some(Access::Open { .. }) if !row.usable => Some(Reason::PermitEnded.words()),
         _ => None,
     };
