@@ -1,6 +1,6 @@
 //! `pgherd demo` as a user runs it: a cluster on this machine, and no trace left. The drills are in `cluster/faults.rs`.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -10,6 +10,7 @@ use crate::harness::process::traces_of;
 /// A demo in a directory of its own, ended when the test is over, however that happens.
 struct Demo {
     parent: tempfile::TempDir,
+    program: PathBuf,
 }
 
 impl Demo {
@@ -17,7 +18,13 @@ impl Demo {
         let parent = tempfile::tempdir().expect("a temporary directory");
         // Started by root, the servers run as user postgres, who has to pass through.
         std::fs::set_permissions(parent.path(), PermissionsExt::from_mode(0o755)).expect("its mode can be set");
-        Demo { parent }
+        // As below /root: nobody else can enter the directory of the program.
+        let closed = parent.path().join("closed");
+        std::fs::DirBuilder::new().mode(0o700).create(&closed).expect("a directory");
+        let program = closed.join("pgherd");
+        let built = binary::pgherd();
+        std::fs::hard_link(&built, &program).or_else(|_| std::fs::copy(&built, &program).map(drop)).expect("a copy");
+        Demo { parent, program }
     }
 
     fn directory(&self) -> PathBuf {
@@ -25,7 +32,7 @@ impl Demo {
     }
 
     fn pgherd(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary::pgherd());
+        let mut command = Command::new(&self.program);
         command.args(arguments).arg("--directory").arg(self.directory());
         command
     }

@@ -28,6 +28,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, program: Program) -> ExitCode {
+    // The demo starts roles through that link.
+    pgherd_agent::privileges::restore_name();
     logging::start(match arguments.role {
         Role::Agent(_) | Role::Proxy(_) => "info",
         _ => "warn",

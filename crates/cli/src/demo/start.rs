@@ -154,7 +154,8 @@ fn start_agents_and_entry(state: &mut State, user: Option<User>, progress: &Prog
         ));
     }
     let entry = launch("entrypoint", "proxy", &layout.entry_config(), None, user);
-    state.entry = Some(entry.start().context("starting the entrypoint failed")?);
+    let failed = || format!("starting the entrypoint failed; it executes {} as the servers' user", program.display());
+    state.entry = Some(entry.start().with_context(failed)?);
     state.save()?;
     progress.done(&format!("entrypoint  on port {}, its page on port {}", state.entry_port, state.stats_port));
     Ok(())
