@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod notes;
 pub mod ports;
 pub mod postgres;
 pub mod process;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::cluster::{Lab, SOON};
 use super::writers::{Record, TABLE, Writers};
+use crate::harness::notes::note;
 
 /// Through pgherd's entrypoint.
 const ENTRY: [i32; 3] = [1, 2, 3];
@@ -63,8 +63,7 @@ fn every_way_to_lose_the_primary() {
     for (round, fault) in [Fault::Stop, Fault::KillHost, Fault::Unplug].into_iter().enumerate() {
         report += &lose_the_primary(&mut lab, fault, round as i64 * 10_000_000);
     }
-    // Not captured by the test harness: these are figures to be seen.
-    let _ = write!(std::io::stderr(), "{report}");
+    note(&report);
 }
 
 /// One fault with its healing; a line of the report.
