@@ -7,4 +7,3 @@ mod ctl;
 mod faults;
 mod host;
 mod walk;
-mod writers;
