@@ -5,6 +5,7 @@ mod ctl;
 mod demo;
 mod drill;
 mod entrypoint;
+mod interrupts;
 mod logging;
 
 use std::process::ExitCode;

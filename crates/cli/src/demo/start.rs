@@ -46,6 +46,8 @@ pub async fn start(layout: &Layout, nodes: usize, progress: &Progress) -> anyhow
     start_agents_and_entry(&mut state, user, progress)?;
     first_write(&state, progress).await?;
     let members = all_members(&state, progress).await?;
+    state.complete = true;
+    state.save()?;
     Ok((state, members))
 }
 
@@ -81,6 +83,7 @@ fn describe(layout: &Layout, nodes: usize, ports: Ports) -> State {
         entry_port: ports.entry(),
         stats_port: ports.stats(),
         store_port: ports.store(),
+        complete: false,
         store: None,
         entry: None,
         nodes: (1..=nodes).map(node).collect(),

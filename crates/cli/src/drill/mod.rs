@@ -77,6 +77,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !state.is_running() {
         return Err(StateError::NoDemo(directory).into());
     }
+    state.check_complete()?;
     let _alone = lock(&state)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcomes = runtime.block_on(all_runs(&arguments, &mut state))?;
