@@ -1,6 +1,7 @@
 //! Whole clusters as users run them, and what happens to them. Each test has a cluster of its own.
 
 mod bootstrap;
+mod drill;
 mod faults;
 mod garbage;
 mod guard;

@@ -14,6 +14,8 @@ pub struct Outcome {
     pub fault: String,
     /// The longest time between two acknowledged inserts over all writers; `None` if nothing was acknowledged at all.
     pub outage_ms: Option<u64>,
+    /// The same for each writer by itself, the worst.
+    pub worst_client_ms: u64,
     pub client_errors: usize,
     pub rows_acknowledged: usize,
     pub rows_lost: usize,
@@ -72,6 +74,7 @@ impl Outcome {
         Outcome {
             fault: fault.name(),
             outage_ms: measure::outage(record.through_entry(), end).map(millis),
+            worst_client_ms: millis(measure::longest_wait(record, end)),
             client_errors: record.failures_through_entry().count(),
             rows_acknowledged: record.through_entry().count(),
             rows_lost: measure::lost(record.through_entry(), found),
@@ -161,7 +164,7 @@ mod tests {
             (vec![insert(1, 1)], None, true),
         ];
         for (inserts, after, expected) in cases {
-            let record = Record { inserts, failures: Vec::new() };
+            let record = Record { writers: 1, inserts, failures: Vec::new() };
             let known = Circumstances {
                 primary_before: "a".into(),
                 primary_after: after.map(str::to_owned),
