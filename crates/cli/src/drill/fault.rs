@@ -54,8 +54,8 @@ pub enum Expectation {
     SameLeader,
 }
 
-/// The store is down this long before it is started again; ZooKeeper then needs 0.3 s, or more on a busy machine.
-const STORE_DOWN: Duration = Duration::from_millis(2200);
+/// The store is down this long before it is started again; ZooKeeper then needs 0.3 s, or a second more on a busy machine.
+const STORE_DOWN: Duration = Duration::from_millis(1500);
 const STORE_START_LIMIT: Duration = Duration::from_secs(30);
 const BLIP: Duration = Duration::from_secs(1);
 const BRIEF_HANG: Duration = Duration::from_secs(2);
