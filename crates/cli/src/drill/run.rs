@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
 use super::fault::{self, Caused, Fault};
-use super::key::KeyWatch;
+use super::key::{Epochs, KeyWatch};
 use super::lease;
 use super::measure::Term;
 use super::outcome::{Circumstances, Outcome};
@@ -28,6 +28,8 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const RECOVERY_LIMIT: Duration = Duration::from_secs(90);
 /// A rejoin may need a fresh copy of the database.
 const HEALTH_LIMIT: Duration = Duration::from_secs(120);
+/// With all members there nobody has to wait; this is for a busy machine, and shorter than a client's own patience.
+const SERVED_LIMIT: Duration = Duration::from_secs(15);
 /// Writing goes on this long after the last member is back.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 /// A running leader serves under an epoch at once; a busy machine may be late to say so.
@@ -73,7 +75,7 @@ pub async fn run(
     known.key_freed = key.zip(caused).and_then(|(key, fault)| key.freed_after(fault));
     known.leader_key_changed |= known.key_freed.is_some();
     let (record, end) = writers.finish()?;
-    let found = match rows(&entry).await {
+    let found = match interrupts.or(async { Ok(rows(&entry).await) }).await? {
         Ok(found) => found,
         Err(error) => {
             known.problems.push(format!("the rows could not be read back, so all count as lost ({error})"));
@@ -150,9 +152,12 @@ async fn until_served(state: &State, rest: &Rest, scene: &Scene, known: &mut Cir
     match until_healthy(state, rest).await {
         Ok(members) => {
             let primary = leader(state, &members)?;
-            let after = epoch(rest, &primary).await;
-            known.leader_key_changed = changed(scene.epoch, after);
-            known.problems.extend(unknown_epochs(scene, after));
+            let epochs = Epochs { before: scene.epoch, after: epoch(rest, &primary).await };
+            known.leader_key_changed = epochs.differ();
+            known.problems.extend(epochs.unknown());
+            if scene.key.is_none() {
+                known.problems.push("the leader key could not be read from the store before the fault".into());
+            }
             known.primary_after = Some(primary.name);
         }
         Err(error) => known.problems.push(format!("{error:#}")),
@@ -160,7 +165,7 @@ async fn until_served(state: &State, rest: &Rest, scene: &Scene, known: &mut Cir
     let since = scene.writers.now();
     sleep(AFTERWARDS).await;
     let unserved = || scene.writers.look(|record| recovery::unserved(record, since));
-    let left = until_none(unserved, ANSWER_LIMIT).await;
+    let left = until_none(unserved, SERVED_LIMIT).await;
     if !left.is_empty() {
         let waited = scene.writers.now().saturating_sub(since).as_secs();
         let who = recovery::names(&left);
@@ -192,22 +197,6 @@ async fn epoch(rest: &Rest, primary: &Node) -> Option<u64> {
         }
     };
     tokio::time::timeout(EPOCH_LIMIT, asked).await.ok()
-}
-
-/// The leader key was created anew. An epoch that could not be read says nothing, and is a problem by itself.
-fn changed(before: Option<u64>, after: Option<u64>) -> bool {
-    before.zip(after).is_some_and(|(before, after)| before != after)
-}
-
-/// What hides a leader key that was taken anew is said.
-fn unknown_epochs(scene: &Scene, after: Option<u64>) -> Vec<String> {
-    let known = [("before", scene.epoch.is_some()), ("after", after.is_some())];
-    let unknown = known.iter().filter(|(_, known)| !known).map(|(when, _)| {
-        format!("the primary did not say its epoch {when} the fault, so another leader may have come and gone unseen")
-    });
-    let unseen =
-        scene.key.is_none().then(|| "the leader key could not be read from the store before the fault".to_owned());
-    unknown.chain(unseen).collect()
 }
 
 /// The server that the writers write to before the fault. The direct one must have reached the same.
