@@ -54,3 +54,36 @@ impl Interrupts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use rustix::process::{Signal, getpid, kill_process};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn two_signals_at_once_are_one_request_and_a_later_one_is_another() {
+        let mut interrupts = Interrupts::new().expect("a runtime with its driver");
+        let raise = |signal| kill_process(getpid(), signal).expect("our own process");
+        raise(Signal::TERM);
+        let ended = interrupts.or(pending::<anyhow::Result<()>>()).await.expect_err("a request");
+        assert_eq!(ended.to_string(), "interrupted by SIGTERM");
+        raise(Signal::HUP);
+        // Work that outlasts the delivery of the signal by far, and ends before a second request would count.
+        let work = async {
+            sleep(ONE_REQUEST / 4).await;
+            anyhow::Ok(())
+        };
+        interrupts.or(work).await.expect("the second signal belongs to the first request");
+        let work = async {
+            loop {
+                raise(Signal::INT);
+                sleep(ONE_REQUEST / 4).await;
+            }
+        };
+        interrupts.or::<()>(work).await.expect_err("another request");
+    }
+}
