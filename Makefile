@@ -1,4 +1,4 @@
-# Two commands on a fresh Debian 12 machine with Rust, as root or as a user with sudo: `make up` and `make test`.
+# Two commands on a fresh Debian 12 machine with Rust 1.95 or newer, as root or as a user with sudo: `make up` and `make test`.
 
 .PHONY: help up down test build lab lab-walk lab-down
 

@@ -18,7 +18,8 @@ has_postgres() {
     for program in /usr/lib/postgresql/*/bin/initdb; do
         [ -x "$program" ] && return 0
     done
-    pg_config --bindir
+    # libpq-dev brings a pg_config, too, and no server.
+    [ -x "$(pg_config --bindir 2>/dev/null)/initdb" ]
 }
 
 for purpose in "$@"; do

@@ -22,6 +22,19 @@ cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 # The integration tests start this binary.
 cargo build --locked --quiet -p pgherd
+
+# What tests that pass have to say: skips with their reason, and figures. Shown at the end, however that comes.
+notes=$(mktemp)
+show_notes() {
+    if [ -s "$notes" ]; then
+        echo "Notes of the tests:"
+        sed 's/^/  /' "$notes"
+    fi
+    rm -f "$notes"
+}
+trap show_notes EXIT
+trap 'exit 1' HUP INT TERM
+export PGHERD_TEST_NOTES="$notes"
 if cargo nextest --version >/dev/null 2>&1; then
     cargo nextest run --workspace --locked
 else

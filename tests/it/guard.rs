@@ -328,8 +328,7 @@ async fn a_frozen_agent_does_not_keep_its_server_alive() {
     let server = Server::new();
     let guard = Guard::start(&server.spawn()).await.expect("a guard");
     let _load = Load::start(&server, 50).await;
-    let own = std::env::current_exe().expect("the path of this test");
-    let mut agent = Command::new(own)
+    let mut agent = Command::new(binary::OWN)
         .args(["guard::agent_to_freeze", "--exact"])
         .env(FROZEN, server.data_dir())
         .stdout(std::process::Stdio::null())

@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 
 use pgherd_agent::privileges::{DEFAULT_USER, leave_root};
 
+use crate::harness::{binary, notes};
+
 /// Set in the processes that this test starts: they leave root and say who they are. Its value: the data directory.
 const CHILD: &str = "PGHERD_IT_LEAVE_ROOT";
 
@@ -23,7 +25,7 @@ fn child_who_leaves_root() {
 }
 
 fn leave_root_in_a_child(data_dir: &Path) -> Output {
-    Command::new(std::env::current_exe().expect("the path of this test"))
+    Command::new(binary::OWN)
         .args(["privileges::child_who_leaves_root", "--exact", "--nocapture"])
         .env(CHILD, data_dir)
         .output()
@@ -63,7 +65,7 @@ fn root_becomes_the_user_of_postgresql_and_nobody_else_changes() {
 #[test]
 fn an_existing_data_directory_says_whom_to_become() {
     if !rustix::process::geteuid().is_root() {
-        return;
+        return notes::skip("only root can become somebody else");
     }
     // A number without an entry, as in a container.
     let (uid, gid) = (54_321, 54_322);

@@ -161,8 +161,8 @@ fn lower_out_of_memory_score() -> Option<String> {
     written.err().map(|error| format!("lower its standing with the out-of-memory killer ({error})"))
 }
 
-/// Started over, the program would be listed by the name of the link it was started through.
-fn restore_name() {
+/// Started through `/proc/self/exe`, the program would be listed by the name of that link.
+pub fn restore_name() {
     let own = rustix::thread::name().is_ok_and(|name| name.as_c_str() == c"exe");
     if own {
         // A name is for people; without one we go on.

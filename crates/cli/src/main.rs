@@ -6,6 +6,7 @@ mod demo;
 mod drill;
 mod entrypoint;
 mod health;
+mod interrupts;
 mod logging;
 
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments, program: Program) -> ExitCode {
+    // The demo starts roles through that link.
+    pgherd_agent::privileges::restore_name();
     logging::start(match arguments.role {
         Role::Agent(_) | Role::Proxy(_) => "info",
         _ => "warn",

@@ -8,15 +8,22 @@ use serde_json::Value;
 
 use crate::harness::cluster::Cluster;
 
-/// The longest outage in ms that a fault may cause here.
+/// The longest outage in ms that a fault may cause here, to any one of the clients.
 struct Outage(u64);
+
+/// A store that is gone for so long costs nobody the leadership.
+const STORE_GONE_PROMISE_MS: u64 = 3_000;
+/// How often the store may need longer than that to start, since tests share the machine.
+const SLOW_STARTS: usize = 4;
 
 fn drill(cluster: &Cluster, fault: &str, limit: Outage) -> Value {
     let run = cluster.drill(fault);
     println!("{run}");
     assert!(run["rows_acknowledged"].as_u64().is_some_and(|rows| rows > 100), "{run}");
     assert_eq!(run["overlap_ms"], 0, "two writers: {run}");
-    assert!(run["outage_ms"].as_u64().is_some_and(|outage| outage < limit.0), "an outage over {} ms: {run}", limit.0);
+    for wait in ["outage_ms", "worst_client_ms"] {
+        assert!(run[wait].as_u64().is_some_and(|wait| wait < limit.0), "{wait} is over {} ms: {run}", limit.0);
+    }
     assert_eq!(run["problems"], Value::Array(Vec::new()), "{run}");
     run
 }
@@ -40,8 +47,10 @@ fn replaced_after_the_lease(fault: &str) {
 
 /// Over before the lease is.
 fn changes_no_leader(fault: &str, limit: Outage) {
-    let cluster = Cluster::start(3);
-    let run = drill(&cluster, fault, limit);
+    assert_no_leader_changed(&drill(&Cluster::start(3), fault, limit));
+}
+
+fn assert_no_leader_changed(run: &Value) {
     assert_eq!((&run["rows_lost"], &run["direct_rows_lost"]), (&0.into(), &0.into()), "{run}");
     assert_eq!(run["leader_changes"], 0, "{run}");
     assert_eq!(run["primary_before"], run["primary_after"], "{run}");
@@ -81,10 +90,13 @@ fn a_killed_host_is_replaced_after_its_lease() {
 #[test]
 fn a_restart_of_the_store_changes_no_leader() {
     let cluster = Cluster::start(3);
-    // On a very busy machine the store may need longer to start than is promised; the drill itself knows that.
-    let run = drill(&cluster, "restart-store", Outage(20_000));
-    let gone = run["store_gone_ms"].as_u64().expect("the drill measures it");
-    assert!(gone > 3_000 || run["outage_ms"].as_u64().is_some_and(|outage| outage < 1_500), "{run}");
+    // On a busy machine the store may need longer to start than is promised: then nothing has been tested yet.
+    let in_time = |run: &Value| run["store_gone_ms"].as_u64().is_some_and(|gone| gone <= STORE_GONE_PROMISE_MS);
+    let mut runs = (0..=SLOW_STARTS).map(|_| drill(&cluster, "restart-store", Outage(20_000)));
+    let run = runs.find(in_time).expect("one restart of the store that takes no longer than 3 s");
+    assert_no_leader_changed(&run);
+    let waits = ["outage_ms", "worst_client_ms"].map(|wait| run[wait].as_u64().expect("the drill measures it"));
+    assert!(waits.iter().all(|wait| *wait < 1_500), "{run}");
 }
 
 #[test]

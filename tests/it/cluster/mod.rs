@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod commands;
+mod drill;
 mod faults;
 mod garbage;
 mod guard;

@@ -77,9 +77,14 @@ impl Cluster {
 
     /// A `pgherd` command with `--directory`.
     fn demo(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("pgherd runs")
+    }
+
+    /// The same, not started yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary::pgherd());
-        command.args(arguments).arg("--directory").arg(self.directory());
-        command.stdin(Stdio::null()).output().expect("pgherd runs")
+        command.args(arguments).arg("--directory").arg(self.directory()).stdin(Stdio::null());
+        command
     }
 
     /// One run of a drill; it must keep every promise that it checks itself. Its numbers.

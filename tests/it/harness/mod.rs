@@ -2,6 +2,8 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod notes;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod user;

@@ -54,10 +54,14 @@ impl Process {
     /// SIGSTOP, and waits until the kernel shows it as stopped.
     pub fn freeze(self) {
         self.signal(Signal::STOP);
-        eventually("the process stands still", Duration::from_secs(10), || match stat(self.pid) {
-            Some(('T', ..)) => Ok(()),
-            other => Err(format!("{other:?}")),
+        eventually("the process stands still", Duration::from_secs(10), || {
+            if self.is_frozen() { Ok(()) } else { Err(format!("{:?}", stat(self.pid))) }
         });
+    }
+
+    /// Whether the kernel shows it as stopped.
+    pub fn is_frozen(self) -> bool {
+        matches!(stat(self.pid), Some(('T', _, started)) if started == self.started)
     }
 
     pub fn thaw(self) {

@@ -1,7 +1,15 @@
 //! PostgreSQL refuses to run as root: a test started by root runs itself again as user postgres.
+//!
+//! That user may not be allowed to enter the directory of the programs, as in a checkout below /root. So they are executed
+//! by what the kernel keeps of them: the test by `/proc/self/exe`, `pgherd` by a descriptor that the test inherits.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::binary;
 
 /// `true`: the test has just run in a child process as user postgres, and passed; return.
 /// Not as root, `false`: go on.
@@ -15,13 +23,15 @@ pub fn passed_as_postgres(test: &str) -> bool {
         let text = String::from_utf8(output.stdout).expect("a number");
         text.trim().parse().expect("a user named postgres: install the package postgresql")
     };
-    let own = std::env::current_exe().expect("the path of this test");
-    let status = Command::new(own)
+    // Without CLOEXEC: it is there in the test and in whatever that starts.
+    let pgherd = rustix::fs::open(binary::pgherd(), OFlags::PATH, Mode::empty()).expect("it is built");
+    let status = Command::new(binary::OWN)
         .args([test, "--exact", "--nocapture"])
         .uid(id("-u"))
         .gid(id("-g"))
         .current_dir("/")
         .env_remove("HOME")
+        .env(binary::PGHERD, format!("/proc/self/fd/{}", pgherd.as_raw_fd()))
         .status()
         .expect("run this test again");
     assert!(status.success(), "{test} failed as user postgres ({status}); its output is above");

@@ -4,12 +4,14 @@
 //! killed by its process id when it is dropped.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
+
+use super::ports::{free_port, free_ports};
 
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 
@@ -27,8 +29,7 @@ pub struct ZooKeeperServer {
 impl ZooKeeperServer {
     /// A server of its own, ready for clients.
     pub fn start() -> ZooKeeperServer {
-        let [port] = free_ports();
-        let mut server = ZooKeeperServer::prepare(port, "");
+        let mut server = ZooKeeperServer::prepare(free_port(), "");
         server.launch();
         server.wait_until_serving();
         server
@@ -188,11 +189,4 @@ impl Ensemble {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// Ports that were free just now, all different.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port on loopback"));
-    listeners.map(|listener| listener.local_addr().expect("a bound socket").port())
 }

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::host::{self, Host, Network, Program};
 use crate::harness::binary::pgherd;
+use crate::harness::notes;
 
 const POSTGRES1: &str = include_str!("../../../crates/agent/src/config/testdata/postgres1.yml");
 const HAPROXY: &str = include_str!("../../../crates/proxy/tests/lab.cfg");
@@ -49,9 +50,11 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Everything started, one node the primary, the other one following, both entries open. `None`: there are no namespaces here.
+    /// Everything started, one node the primary, the other one following, both entries open. `None`: there are no
+    /// namespaces here, and that is noted.
     pub fn deploy() -> Option<Lab> {
-        if !host::available() {
+        if let Some(why) = host::unavailable() {
+            notes::skip(&why);
             return None;
         }
         let network = Network::new(&HOSTS);

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use super::cluster::{Lab, SOON};
-use super::writers::{Record, TABLE, Writers};
+use super::cluster::{Lab, SOON, login};
+use crate::harness::notes::note;
+use crate::harness::writers::{Record, TABLE, Writers};
 
 /// Through pgherd's entrypoint.
 const ENTRY: [i32; 3] = [1, 2, 3];
@@ -63,8 +63,7 @@ fn every_way_to_lose_the_primary() {
     for (round, fault) in [Fault::Stop, Fault::KillHost, Fault::Unplug].into_iter().enumerate() {
         report += &lose_the_primary(&mut lab, fault, round as i64 * 10_000_000);
     }
-    // Not captured by the test harness: these are figures to be seen.
-    let _ = write!(std::io::stderr(), "{report}");
+    note(&report);
 }
 
 /// One fault with its healing; a line of the report.
@@ -75,13 +74,15 @@ fn lose_the_primary(lab: &mut Lab, fault: Fault, first: i64) -> String {
     let writers = start_writers(lab, old, first);
     let begun = Instant::now();
     fault.cause(lab, old);
-    lab.wait("the new primary acknowledges rows through both entries", HAPROXY_LIMIT, |_| {
-        let by = |group: &[i32]| writers.look(|record| record.of(group).any(|row| row.server == new_address));
-        by(&ENTRY) && by(&HAPROXY)
+    let through_entries = [&ENTRY[..], &HAPROXY].concat();
+    lab.wait("the new primary acknowledges rows of everybody who comes through an entry", HAPROXY_LIMIT, |_| {
+        let unserved =
+            |record: &Record| record.unserved(&through_entries, |row| row.term.server.ip() == IpAddr::V4(new_address));
+        writers.look(unserved).is_empty()
     });
     let record = writers.finish();
-    let first_new = record.first_on(new_address).expect("rows of the new primary");
-    let last_old = record.last_on(old_address).expect("rows of the old primary");
+    let (first_new, _) = record.span_of(new_address).expect("rows of the new primary");
+    let (_, last_old) = record.span_of(old_address).expect("rows of the old primary");
     // Nobody, by any way, is told of a row by the old primary once the new one has acknowledged one.
     assert!(last_old < first_new, "{fault:?}: two writers for {:?}\n{}", last_old - first_new, lab.logs());
     if fault == Fault::Unplug {
@@ -120,11 +121,18 @@ fn lose_the_primary(lab: &mut Lab, fault: Fault, first: i64) -> String {
 
 /// All write.
 fn start_writers(lab: &Lab, old: usize, first: i64) -> Writers {
-    let host = &lab.nodes[old].host;
+    let primary = &lab.nodes[old].host;
     let mut writers = Writers::default();
-    ENTRY.iter().for_each(|writer| writers.add(&lab.client, lab.entry.address, *writer, first));
-    HAPROXY.iter().for_each(|writer| writers.add(&lab.client, lab.haproxy.address, *writer, first));
-    DIRECT.iter().for_each(|writer| writers.add(host, host.address, *writer, first));
+    for (group, host, address) in [
+        (&ENTRY[..], &lab.client, lab.entry.address),
+        (&HAPROXY, &lab.client, lab.haproxy.address),
+        (&DIRECT, primary, primary.address),
+    ] {
+        for writer in group {
+            let place = host.place();
+            writers.add(*writer, first, login(address), move || place.enter());
+        }
+    }
     lab.wait("all writers write", SOON, |_| {
         let all = [&ENTRY[..], &HAPROXY, &DIRECT].concat();
         all.iter().all(|writer| writers.look(|record| record.of(&[*writer]).count() > 50))
@@ -134,14 +142,16 @@ fn start_writers(lab: &Lab, old: usize, first: i64) -> Writers {
 
 /// The old primary went on alone for a while, as it may, and was gone before its lease was.
 fn check_isolated(lab: &Lab, record: &Record, old: Ipv4Addr, begun: Instant) {
-    let alone = record.of(&DIRECT).filter(|row| row.server == old && row.acknowledged > begun).count();
+    let alone =
+        record.of(&DIRECT).filter(|row| row.term.server.ip() == IpAddr::V4(old) && row.acknowledged > begun).count();
     assert!(alone > 0, "the old primary was cut off from its own clients too\n{}", lab.logs());
-    let last = record.last_on(old).expect("rows") - begun;
+    let last = record.span_of(old).expect("rows").1 - begun;
     assert!(last < LEASE, "the isolated primary acknowledged a row after {last:?}\n{}", lab.logs());
 }
 
 fn rows(lab: &Lab, address: Ipv4Addr) -> BTreeSet<(i32, i64)> {
-    let rows = lab
-        .session(&lab.client, address, async |client| client.query("SELECT writer, sequence FROM oracle", &[]).await);
+    let rows = lab.session(&lab.client, address, async |client| {
+        client.query("SELECT writer, sequence FROM acknowledged", &[]).await
+    });
     rows.expect("the rows").iter().map(|row| (row.get(0), row.get(1))).collect()
 }

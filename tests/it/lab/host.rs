@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::harness::binary;
 
-/// Run by root, this makes what the hosts are made of.
+/// What the hosts are made of.
 const TRIAL: &str = "ip link add trial type bridge && ip link add one type veth peer name other && \
     unshare --mount --pid --ipc --uts --fork --mount-proc mount -t tmpfs tmpfs /tmp";
 
@@ -43,17 +43,20 @@ const BOOT: &str = r#"hostname "$1"
 /// For everything here that is not awaited elsewhere; a busy machine is slow to start processes.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Whether hosts can be made here; says so visibly if not.
-pub fn available() -> bool {
-    let trial = Command::new("unshare").args(["--net", "sh", "-c", TRIAL]).output();
-    let why = match trial {
-        Ok(output) if output.status.success() => return true,
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        Err(error) => error.to_string(),
-    };
-    // Not captured by the test harness, unlike `eprintln!`.
-    let _ = writeln!(std::io::stderr(), "skipped: no network namespaces ({why})");
-    false
+/// Why hosts cannot be made here, if it is for want of root or namespaces. Where both are to be had, all else must work.
+pub fn unavailable() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it makes hosts of namespaces, and only root may".to_owned());
+    }
+    let run = |arguments: &[&str]| Command::new("unshare").args(arguments).output().expect("unshare of util-linux");
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let allowed = run(&["--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "true"]);
+    if !allowed.status.success() {
+        return Some(format!("it makes hosts of namespaces, and there are none ({})", said(&allowed)));
+    }
+    let trial = run(&["--net", "sh", "-c", TRIAL]);
+    assert!(trial.status.success(), "root has namespaces here, but no hosts can be made of them: {}", said(&trial));
+    None
 }
 
 /// The switch, and who is on it.

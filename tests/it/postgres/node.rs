@@ -12,6 +12,7 @@ use pgherd_agent::postgres::{
 };
 use rustix::process::Signal;
 
+use crate::harness::ports::free_port;
 use crate::harness::postgres::bin_dir;
 use crate::harness::user::passed_as_postgres;
 
@@ -160,12 +161,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.end(Signal::QUIT);
     }
-}
-
-/// A port that nobody listens on now.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("its number").port()
 }
 
 /// Runs a test on a runtime of its own, as the user `postgres` if the tests run as root.

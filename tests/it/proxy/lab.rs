@@ -1,6 +1,6 @@
 //! Servers on loopback, agents that say what a test tells them, and an entrypoint in front.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls};
 
+use crate::harness::ports::free_port;
 use crate::harness::postgres::Server;
 
 /// A PostgreSQL server on a port of its own.
@@ -42,11 +43,6 @@ impl TcpServer {
     pub fn stop(&self, mode: &'static str) {
         self.server.run("pg_ctl", ["stop", "--wait", "--silent", "-m", mode, "-D"], &[self.server.data_dir()]);
     }
-}
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// What an agent says.

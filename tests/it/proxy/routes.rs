@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::lab::{Entrypoint, FakeAgent, TcpServer, code, port_behind};
+use crate::harness::ports::free_port;
 use crate::harness::user::passed_as_postgres;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -34,7 +35,7 @@ async fn a_client_that_nobody_can_serve_gets_an_error_and_no_reset() {
         return;
     }
     let agent = FakeAgent::start().await;
-    let entry = Entrypoint::start(&[(super::lab::free_port(), agent.port)], "timeout queue 300ms");
+    let entry = Entrypoint::start(&[(free_port(), agent.port)], "timeout queue 300ms");
     let error = entry.connect().await.expect_err("nobody is the primary");
     assert_eq!(code(&error), "57P03");
     // libpq asks for TLS first: held, declined, then told.

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::detach::in_own_session;
-use super::processes::{DIRECTORY_VARIABLE, Identity, NODE_VARIABLE};
+use super::processes::{DIRECTORY_VARIABLE, Identity, NODE_VARIABLE, own_program};
 
 /// The user that the cluster's programs run as when the demo is started by root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +47,8 @@ impl Launch {
     /// Starts the program detached from the terminal, with an environment that depends on nothing but the path.
     pub fn start(&self) -> io::Result<Process> {
         let log = open_log(&self.log, self.user)?;
-        let mut command = Command::new(&self.program);
-        command.args(&self.arguments).current_dir(&self.directory).env_clear();
+        let mut command = Command::new(self.executable());
+        command.arg0(&self.program).args(&self.arguments).current_dir(&self.directory).env_clear();
         command.env(DIRECTORY_VARIABLE, &self.directory).env("HOME", &self.directory).env("LC_ALL", "C.UTF-8");
         for passed_on in ["PATH", "JAVA_HOME", "RUST_LOG"] {
             if let Some(value) = std::env::var_os(passed_on) {
@@ -66,6 +66,15 @@ impl Launch {
         let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
         let ended = || io::Error::other(format!("{} ended at once", self.program.display()));
         Ok(Process { launch: self.clone(), identity: Identity::of(pid).ok_or_else(ended)? })
+    }
+
+    /// What the child executes: our own program by the link that the kernel keeps to it. The user that the child becomes
+    /// may not be allowed to enter a directory on the way there, as in a checkout below /root.
+    fn executable(&self) -> &Path {
+        match own_program() {
+            Ok(own) if own == self.program => Path::new("/proc/self/exe"),
+            _ => &self.program,
+        }
     }
 }
 

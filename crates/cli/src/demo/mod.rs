@@ -18,7 +18,7 @@ mod stop;
 mod summary;
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,6 +26,8 @@ use anyhow::{Context as _, bail};
 use files::Layout;
 use progress::Progress;
 use state::{State, StateError};
+
+use crate::interrupts::Interrupts;
 
 /// Start a whole cluster on this machine, to try it out.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,7 +44,7 @@ pub struct Arguments {
     /// $XDG_STATE_HOME/pgherd/demo or ~/.local/state/pgherd/demo].
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// Stay until Ctrl-C, then end the demo.
+    /// Stay until Ctrl-C (or SIGTERM, SIGHUP), then end the demo.
     #[arg(long)]
     foreground: bool,
 }
@@ -73,13 +75,10 @@ async fn start_demo(directory: &Path, arguments: &Arguments) -> anyhow::Result<E
     if let Some(state) = running(directory)? {
         return show_running(&state, arguments).await;
     }
+    let mut interrupts = Interrupts::new()?;
     let (layout, _starting) = prepare(directory)?;
     let progress = Progress::new();
-    let mut interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
-    let started = tokio::select! {
-        result = start::start(&layout, usize::from(arguments.nodes), &progress) => result,
-        _ = interrupts.recv() => Err(anyhow::anyhow!("interrupted")),
-    };
+    let started = interrupts.or(start::start(&layout, usize::from(arguments.nodes), &progress)).await;
     let (state, members) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -91,7 +90,7 @@ async fn start_demo(directory: &Path, arguments: &Arguments) -> anyhow::Result<E
     };
     print!("{}", summary::text(&state, &members, arguments.directory.is_some()));
     if arguments.foreground {
-        interrupts.recv().await;
+        interrupts.next().await;
         progress.doing("ending the demo");
         clean_up(directory)?;
         progress.done("ended");
@@ -108,8 +107,11 @@ fn running(directory: &Path) -> anyhow::Result<Option<State>> {
     }
 }
 
-/// A second `pgherd demo` shows the first one.
+/// A second `pgherd demo` shows the first one, if that is whole.
 async fn show_running(state: &State, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    // A start that goes on looks incomplete, too.
+    locked(&state.layout().marker())?;
+    state.check_complete()?;
     let rest = cluster::Rest::new()?;
     let mut members = Vec::new();
     for node in &state.nodes {
@@ -128,8 +130,9 @@ async fn show_running(state: &State, arguments: &Arguments) -> anyhow::Result<Ex
 /// locked until the start is over, so that a second start does not take the directory of the first for a left one.
 fn prepare(directory: &Path) -> anyhow::Result<(Layout, File)> {
     let layout = Layout { directory: directory.to_owned() };
-    if layout.marker().is_file() {
-        lock(&File::open(layout.marker())?)?;
+    // Held until the new marker is, so that nobody else takes the directory meanwhile.
+    let left = layout.marker().is_file().then(|| locked(&layout.marker())).transpose()?;
+    if left.is_some() {
         // What a reboot or a crash left.
         clean_up(directory)?;
     }
@@ -149,9 +152,21 @@ fn prepare(directory: &Path) -> anyhow::Result<(Layout, File)> {
     Ok((layout, marker))
 }
 
+const STARTING: &str = "another `pgherd demo` is starting in the same directory; wait for its end";
+
 fn lock(marker: &File) -> anyhow::Result<()> {
-    let locked = rustix::fs::flock(marker, rustix::fs::FlockOperation::NonBlockingLockExclusive);
-    locked.context("another `pgherd demo` is starting in the same directory; wait for its end")
+    rustix::fs::flock(marker, rustix::fs::FlockOperation::NonBlockingLockExclusive).context(STARTING)
+}
+
+/// The marker that is there, locked. Another start may have replaced it between opening and locking.
+fn locked(path: &Path) -> anyhow::Result<File> {
+    let marker = File::open(path).context(STARTING)?;
+    lock(&marker)?;
+    let (ours, there) = (marker.metadata()?, path.metadata().context(STARTING)?);
+    match (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
+        true => Ok(marker),
+        false => bail!(STARTING),
+    }
 }
 
 fn stop_demo(directory: &Path) -> anyhow::Result<ExitCode> {
@@ -174,4 +189,26 @@ fn clean_up(directory: &Path) -> anyhow::Result<()> {
     }
     stop::remove_directory(directory)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_one_starts_until_that_is_over() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let directory = parent.path().join("demo");
+        let (_, first) = prepare(&directory).expect("nobody else");
+        let left = directory.join("left");
+        std::fs::write(&left, "").expect("a file");
+        let refused = prepare(&directory).expect_err("the first one is starting");
+        assert!(format!("{refused:#}").starts_with(STARTING), "{refused:#}");
+        assert!(left.exists());
+        // What it left is removed, and the directory is the second one's then.
+        drop(first);
+        let (layout, _second) = prepare(&directory).expect("the first one has ended");
+        assert!(!left.exists());
+        assert!(locked(&layout.marker()).is_err());
+    }
 }

@@ -46,6 +46,8 @@ pub async fn start(layout: &Layout, nodes: usize, progress: &Progress) -> anyhow
     start_agents_and_entry(&mut state, user, progress)?;
     first_write(&state, progress).await?;
     let members = all_members(&state, progress).await?;
+    state.complete = true;
+    state.save()?;
     Ok((state, members))
 }
 
@@ -81,6 +83,7 @@ fn describe(layout: &Layout, nodes: usize, ports: Ports) -> State {
         entry_port: ports.entry(),
         stats_port: ports.stats(),
         store_port: ports.store(),
+        complete: false,
         store: None,
         entry: None,
         nodes: (1..=nodes).map(node).collect(),
@@ -154,7 +157,8 @@ fn start_agents_and_entry(state: &mut State, user: Option<User>, progress: &Prog
         ));
     }
     let entry = launch("entrypoint", "proxy", &layout.entry_config(), None, user);
-    state.entry = Some(entry.start().context("starting the entrypoint failed")?);
+    let failed = || format!("starting the entrypoint failed; it executes {} as the servers' user", program.display());
+    state.entry = Some(entry.start().with_context(failed)?);
     state.save()?;
     progress.done(&format!("entrypoint  on port {}, its page on port {}", state.entry_port, state.stats_port));
     Ok(())

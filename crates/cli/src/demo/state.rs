@@ -15,6 +15,9 @@ pub struct State {
     pub entry_port: u16,
     pub stats_port: u16,
     pub store_port: u16,
+    /// The start reached its end: everything was started, and all members were healthy.
+    #[serde(default)]
+    pub complete: bool,
     pub store: Option<Process>,
     pub entry: Option<Process>,
     pub nodes: Vec<Node>,
@@ -34,6 +37,11 @@ pub struct Node {
 pub enum StateError {
     #[error("no demo is running in {0} (start one with: pgherd demo)")]
     NoDemo(PathBuf),
+    #[error(
+        "the demo in {directory} is incomplete: {why}. End it with `pgherd demo --stop` (and the same --directory), then \
+         start a new one; its logs are {directory}/*.log"
+    )]
+    Incomplete { directory: PathBuf, why: String },
     #[error("reading or writing {path} failed: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error("{path} is not the state of a demo: {source}")]
@@ -71,6 +79,17 @@ impl State {
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         let agents = self.nodes.iter().filter_map(|node| node.agent.as_ref());
         self.store.iter().chain(agents).chain(self.entry.iter())
+    }
+
+    /// Everything was started and has not ended since; else an error that says what to do.
+    pub fn check_complete(&self) -> Result<(), StateError> {
+        let ended = self.processes().find(|process| !process.identity.is_alive());
+        let why = match ended {
+            _ if !self.complete => "its start was cut short".to_owned(),
+            Some(process) => format!("{} has ended", process.launch.name),
+            None => return Ok(()),
+        };
+        Err(StateError::Incomplete { directory: self.directory.clone(), why })
     }
 
     /// At least one process of the demo lives.

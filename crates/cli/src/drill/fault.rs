@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::demo::cluster::Rest;
+use crate::demo::launch::{Launch, Process};
 use crate::demo::processes::{Identity, marked, postgres_in, postmaster_of};
 use crate::demo::state::{Node, State};
 
@@ -53,8 +54,8 @@ pub enum Expectation {
     SameLeader,
 }
 
-/// The store is down this long before it is started again; ZooKeeper then needs 0.3 s, or more on a busy machine.
-const STORE_DOWN: Duration = Duration::from_millis(2200);
+/// The store is down this long before it is started again; ZooKeeper then needs 0.3 s, or a second more on a busy machine.
+const STORE_DOWN: Duration = Duration::from_millis(1500);
 const STORE_START_LIMIT: Duration = Duration::from_secs(30);
 const BLIP: Duration = Duration::from_secs(1);
 const BRIEF_HANG: Duration = Duration::from_secs(2);
@@ -79,6 +80,11 @@ impl Fault {
     /// The primary shuts down in order: what it acknowledged must be on its successor.
     pub fn is_planned(self) -> bool {
         matches!(self, Fault::Stop | Fault::Switchover)
+    }
+
+    /// The primary's agent ends by it.
+    fn ends_the_agent(self) -> bool {
+        matches!(self, Fault::Stop | Fault::KillAgent | Fault::KillHost)
     }
 
     /// The name as on the command line.
@@ -207,26 +213,42 @@ async fn load_cpus() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Undoes the fault: continues what was stopped and starts what has ended, with the same command lines.
-pub async fn heal(fault: Fault, state: &mut State, primary: &str) -> anyhow::Result<()> {
+/// Undoes the fault: continues what was stopped and starts what has ended, with the same command lines. Returns, in
+/// sentences, what had ended although the fault was not to end it; `caused` is whether it has been caused at all.
+pub async fn heal(fault: Fault, caused: bool, state: &mut State, primary: &str) -> anyhow::Result<Vec<String>> {
+    for process in state.processes() {
+        process.identity.signal(Signal::CONT)?;
+    }
+    let mut unexpected = Vec::new();
     for index in 0..state.nodes.len() {
         let Some(agent) = state.nodes[index].agent.clone() else { continue };
-        agent.identity.signal(Signal::CONT)?;
-        let told_to_stop = fault == Fault::Stop && state.nodes[index].name == primary;
-        if told_to_stop && !agent.identity.ended_within(ORDERLY_STOP).await {
-            bail!("{} has not ended {} s after it was told to stop", agent.launch.name, ORDERLY_STOP.as_secs());
+        let to_end = caused && fault.ends_the_agent() && state.nodes[index].name == primary;
+        if to_end && !agent.identity.ended_within(ORDERLY_STOP).await {
+            bail!("{} has not ended {} s after it was told to", agent.launch.name, ORDERLY_STOP.as_secs());
         }
         if !agent.identity.is_alive() {
-            let again = agent.launch.start();
-            let again = again.with_context(|| format!("starting {} again failed", agent.launch.name))?;
-            state.nodes[index].agent = Some(again);
+            unexpected.extend((!to_end).then(|| found_dead(&agent)));
+            state.nodes[index].agent = Some(started_again(&agent)?);
             state.save()?;
         }
     }
-    let store = store_of(state)?;
-    store.signal(Signal::CONT)?;
-    if !store.is_alive() {
+    if let Some(entry) = state.entry.clone().filter(|entry| !entry.identity.is_alive()) {
+        unexpected.push(found_dead(&entry));
+        state.entry = Some(started_again(&entry)?);
+        state.save()?;
+    }
+    if let Some(store) = state.store.clone().filter(|store| !store.identity.is_alive()) {
+        unexpected.extend((!(caused && fault == Fault::RestartStore)).then(|| found_dead(&store)));
         restart_store(state).await?;
     }
-    Ok(())
+    Ok(unexpected)
+}
+
+fn found_dead(process: &Process) -> String {
+    let Launch { name, log, .. } = &process.launch;
+    format!("{name} had ended, which was no part of the fault; it was started again, and its log is {}", log.display())
+}
+
+fn started_again(process: &Process) -> anyhow::Result<Process> {
+    process.launch.start().with_context(|| format!("starting {} again failed", process.launch.name))
 }

@@ -51,6 +51,28 @@ impl Drop for KeyWatch {
     }
 }
 
+/// Under which epoch the primary served, as it says itself: a leader key that was taken anew has another one.
+#[derive(Clone, Copy, Debug)]
+pub struct Epochs {
+    pub before: Option<u64>,
+    pub after: Option<u64>,
+}
+
+impl Epochs {
+    /// An epoch that could not be read says nothing here; see [`unknown`](Self::unknown).
+    pub fn differ(self) -> bool {
+        self.before.zip(self.after).is_some_and(|(before, after)| before != after)
+    }
+
+    /// What could hide another leader, in sentences.
+    pub fn unknown(self) -> impl Iterator<Item = String> {
+        let unknown = [("before", self.before), ("after", self.after)].into_iter().filter(|(_, epoch)| epoch.is_none());
+        unknown.map(|(when, _)| {
+            format!("the primary did not say its epoch {when} the fault, so another leader may have gone unseen")
+        })
+    }
+}
+
 async fn look(store: Arc<dyn Store>, epoch: Epoch, freed: watch::Sender<Option<Instant>>) {
     let mut changes = store.changes();
     loop {
@@ -64,5 +86,24 @@ async fn look(store: Arc<dyn Store>, epoch: Epoch, freed: watch::Sender<Option<I
         }
         // Whichever comes first; a store whose client has ended announces nothing more.
         let _ = timeout(LOOK, changes.changed()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_could_not_be_read_is_no_proof_of_the_same_leader() {
+        for (before, after, differ, unknown) in [
+            (Some(7), Some(7), false, 0),
+            (Some(7), Some(8), true, 0),
+            (None, Some(7), false, 1),
+            (Some(7), None, false, 1),
+            (None, None, false, 2),
+        ] {
+            let epochs = Epochs { before, after };
+            assert_eq!((epochs.differ(), epochs.unknown().count()), (differ, unknown), "{epochs:?}");
+        }
     }
 }

@@ -38,11 +38,17 @@ pub struct Failure {
 /// Everything that the writers saw. Bounded by the deadlines of a drill: some minutes at some thousand rows a second.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
+    /// How many writers go through the entrypoint.
+    pub writers: i32,
     pub inserts: Vec<Insert>,
     pub failures: Vec<Failure>,
 }
 
 impl Record {
+    pub fn writers_through_entry(&self) -> impl Iterator<Item = i32> {
+        1..=self.writers
+    }
+
     pub fn through_entry(&self) -> impl DoubleEndedIterator<Item = &Insert> {
         self.inserts.iter().filter(|insert| insert.writer != DIRECT)
     }
@@ -66,6 +72,14 @@ pub fn outage<'a>(inserts: impl Iterator<Item = &'a Insert>, end: Duration) -> O
     times.push(end);
     times.sort_unstable();
     times.windows(2).map(|pair| pair[1] - pair[0]).max()
+}
+
+/// The longest time that any single writer through the entrypoint went without an acknowledged insert. One that never had any
+/// waited from the start to `end`.
+pub fn longest_wait(record: &Record, end: Duration) -> Duration {
+    let of = |writer| record.inserts.iter().filter(move |insert| insert.writer == writer);
+    let waits = record.writers_through_entry().map(|writer| outage(of(writer), end).unwrap_or(end));
+    waits.max().unwrap_or_default()
 }
 
 /// How many acknowledged rows the final primary does not have. A row without an answer may be there or not.
@@ -148,6 +162,22 @@ mod tests {
         ];
         for (events, end, expected) in cases {
             assert_eq!(outage(inserts(events).iter(), ms(*end)), expected.map(ms), "{events:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_wait_is_the_worst_writers_own() {
+        // (events, end of writing, wait); three writers
+        let cases: &[(&[Event], u64, u64)] = &[
+            (&[(1, 1, 1, 10), (2, 1, 1, 11), (3, 1, 1, 12), (1, 1, 1, 20), (2, 1, 1, 40), (3, 1, 1, 22)], 41, 29),
+            // One hangs to the end, whatever the others do; the direct one is not asked.
+            (&[(1, 1, 1, 10), (2, 1, 1, 11), (3, 1, 1, 12), (1, 1, 1, 90), (2, 1, 1, 95), (DIRECT, 1, 1, 9)], 100, 88),
+            // One was never served.
+            (&[(1, 1, 1, 50), (2, 1, 1, 50)], 100, 100),
+        ];
+        for (events, end, expected) in cases {
+            let record = Record { writers: 3, inserts: inserts(events), failures: Vec::new() };
+            assert_eq!(longest_wait(&record, ms(*end)), ms(*expected), "{events:?}");
         }
     }
 

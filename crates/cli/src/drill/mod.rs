@@ -1,13 +1,14 @@
 //! `pgherd drill`: one fault on the running demo, and honest numbers of what its clients saw.
 //!
 //! Not here: the demo itself. The numbers are defined in `measure`, which is pure; the rest drives real processes.
-//! Tested by `tests/it/demo.rs`.
+//! Tested by `tests/it/cluster/faults.rs` and `drill.rs` beside it.
 
 mod fault;
 mod key;
 mod lease;
 mod measure;
 mod outcome;
+mod recovery;
 mod report;
 mod run;
 mod writers;
@@ -22,6 +23,7 @@ use crate::demo;
 use crate::demo::cluster::Rest;
 use crate::demo::progress::Progress;
 use crate::demo::state::{State, StateError};
+use crate::interrupts::Interrupts;
 use fault::Fault;
 use outcome::Outcome;
 
@@ -31,17 +33,21 @@ the primary's own port and stays with that server to the end. All times are read
 insert is acknowledged when its answer has been read.
 
   Outage          the longest time between two acknowledged inserts, over all writers through the entrypoint
-  Client errors   connections and inserts of these writers that failed
+  Worst client    the longest time that one of these writers by itself had no acknowledged insert
+  Client errors   connections and inserts of these writers that failed, or had no answer for a second at the end
   Rows lost       rows acknowledged to them that the primary at the end does not have
   Overlap         the time in which two servers acknowledged writes: from the first acknowledgement of the new primary \
 to the last one of the old, the direct client's included. Each server says in its answer which one it is. Read at the \
 client, so exact to about one round trip (below 1 ms here)
   Leader changes  promotions (another server, or the same on a new timeline), or a leader key that was taken anew
   Lease           the session time-out that the store had granted to the leader
+  Key freed       from the fault until the store had freed the old leader's key; - if it never did
 
 A row that got an error or no answer may be there or not; it counts as neither. After the fault the drill heals what it \
-broke and waits until all members run. It ends with 1 if a promise was broken: two writers, rows lost after an orderly \
-stop, a leader change where none should be, no recovery.
+broke and waits until all members run and every writer is served. It ends with 1 if a promise was broken: two writers, rows \
+lost (the direct client's included) after an orderly stop or without a change of server, a leader change where none should \
+be, a writer that was not served again, a process that ended and was not to. Ctrl-C, SIGTERM and SIGHUP heal the fault, too; \
+a second one ends the drill at once.
 
 On one machine a blip of the network to the store is made by stopping the store (SIGSTOP) for a second: its clients get \
 no answers, as in a partition, but their requests are not lost, only late.";
@@ -77,6 +83,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !state.is_running() {
         return Err(StateError::NoDemo(directory).into());
     }
+    state.check_complete()?;
     let _alone = lock(&state)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcomes = runtime.block_on(all_runs(&arguments, &mut state))?;
@@ -91,11 +98,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 async fn all_runs(arguments: &Arguments, state: &mut State) -> anyhow::Result<Vec<Outcome>> {
     let rest = Rest::new()?;
     let progress = Progress::new();
+    let mut interrupts = Interrupts::new()?;
     let plan =
         run::Plan { fault: arguments.fault, writers: arguments.writers, watch: Duration::from_secs(arguments.seconds) };
     let mut outcomes = Vec::new();
     for number in 1..=arguments.runs {
-        let outcome = run::run(plan, state, &rest, &progress).await;
+        let outcome = run::run(plan, state, &rest, &mut interrupts, &progress).await;
         outcomes.push(outcome.with_context(|| format!("run {number} of drill {} failed", arguments.fault.name()))?);
     }
     Ok(outcomes)
@@ -114,6 +122,7 @@ fn json(outcomes: &[Outcome]) -> anyhow::Result<String> {
     let median = report::median_of(outcomes);
     let summary = serde_json::json!({
         "outage_ms": median.outage_ms,
+        "worst_client_ms": median.worst_client_ms,
         "client_errors": median.client_errors,
         "rows_acknowledged": median.rows_acknowledged,
         "rows_lost": median.rows_lost,

@@ -8,9 +8,10 @@ use super::fault::Fault;
 use super::measure::median;
 use super::outcome::Outcome;
 
-const TITLES: [&str; 9] = [
+const TITLES: [&str; 10] = [
     "Run",
     "Outage",
+    "Worst client",
     "Client errors",
     "Rows acknowledged",
     "Rows lost",
@@ -39,10 +40,11 @@ pub fn text(fault: Fault, outcomes: &[Outcome]) -> String {
     text
 }
 
-fn line(title: &str, outcome: &Outcome) -> [String; 9] {
+fn line(title: &str, outcome: &Outcome) -> [String; 10] {
     [
         title.to_owned(),
         outcome.outage_ms.map_or_else(|| "-".to_owned(), seconds),
+        seconds(outcome.worst_client_ms),
         outcome.client_errors.to_string(),
         outcome.rows_acknowledged.to_string(),
         outcome.rows_lost.to_string(),
@@ -69,6 +71,7 @@ pub fn median_of(outcomes: &[Outcome]) -> Outcome {
     Outcome {
         fault: outcomes.first().map(|outcome| outcome.fault.clone()).unwrap_or_default(),
         outage_ms: (outage != u64::MAX).then_some(outage),
+        worst_client_ms: of(|outcome| outcome.worst_client_ms),
         client_errors: count(|outcome| outcome.client_errors),
         rows_acknowledged: count(|outcome| outcome.rows_acknowledged),
         rows_lost: count(|outcome| outcome.rows_lost),
@@ -90,7 +93,11 @@ fn notes(fault: Fault, run: usize, outcome: &Outcome) -> String {
         outcome.primary_before, outcome.direct_rows_acknowledged, outcome.direct_rows_lost
     );
     if let Some(gone) = outcome.store_gone_ms {
-        text += &format!("  The store did not answer for {}.\n", seconds(gone));
+        let judged = match outcome.is_within_promise() {
+            true => "",
+            false => ", longer than any promise: a change of leader is not counted against it",
+        };
+        text += &format!("  The store did not answer for {}{judged}.\n", seconds(gone));
     }
     for (message, count) in &outcome.errors {
         text += &format!("  {count} x {message}\n");

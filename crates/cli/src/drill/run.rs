@@ -1,6 +1,6 @@
 //! One run of a drill: writers, the fault, the recovery, the healing, the count.
 //!
-//! Whatever happens in between, the fault is healed at the end, also on Ctrl-C.
+//! Whatever happens in between, the fault is healed at the end, also on Ctrl-C, SIGTERM and SIGHUP.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,25 +9,31 @@ use anyhow::{Context as _, bail};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
-use super::fault::{self, Caused, Expectation, Fault};
-use super::key::KeyWatch;
+use super::fault::{self, Caused, Fault};
+use super::key::{Epochs, KeyWatch};
 use super::lease;
 use super::measure::Term;
 use super::outcome::{Circumstances, Outcome};
-use super::writers::{CREATE_TABLE, Writers};
+use super::recovery::{self, Faulted};
+use super::writers::{ANSWER_LIMIT, CREATE_TABLE, Writers};
 use crate::demo::cluster::{Member, Rest, postgres_at};
 use crate::demo::files::SCOPE;
 use crate::demo::progress::Progress;
 use crate::demo::state::{Node, State};
+use crate::interrupts::Interrupts;
 
 /// Long enough for connections and caches to settle.
 const WARM_UP: Duration = Duration::from_secs(2);
-/// Twice what today's peers need for their slowest fault.
+/// Twice what today's peers need for their slowest fault, and what a session without an answer needs to be given up.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(90);
 /// A rejoin may need a fresh copy of the database.
 const HEALTH_LIMIT: Duration = Duration::from_secs(120);
+/// With all members there nobody has to wait; this is for a busy machine, and shorter than a client's own patience.
+const SERVED_LIMIT: Duration = Duration::from_secs(15);
 /// Writing goes on this long after the last member is back.
 const AFTERWARDS: Duration = Duration::from_secs(1);
+/// A running leader serves under an epoch at once; a busy machine may be late to say so.
+const EPOCH_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
 /// How a run is made.
@@ -40,44 +46,36 @@ pub struct Plan {
 }
 
 /// Does one run on a healthy demo.
-pub async fn run(plan: Plan, state: &mut State, rest: &Rest, progress: &Progress) -> anyhow::Result<Outcome> {
+pub async fn run(
+    plan: Plan,
+    state: &mut State,
+    rest: &Rest,
+    interrupts: &mut Interrupts,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
     progress.doing("waiting until all members are healthy");
-    let members = until_healthy(state, rest).await?;
-    let primary = leader(state, &members)?;
-    let epoch = rest.epoch(primary.rest_port).await;
-    let mut known = Circumstances {
-        lease: lease::granted(state.store_port, &format!("/service/{SCOPE}/leader")).await,
-        primary_before: primary.name.clone(),
-        ..Circumstances::default()
-    };
-    let entry = postgres_at(state, state.entry_port, Duration::from_secs(30))?;
-    let direct = postgres_at(state, primary.postgres_port, Duration::from_secs(5))?;
-    execute(&entry, CREATE_TABLE).await.context("creating the drill's table through the entrypoint failed")?;
-    let writers = Writers::start(entry.clone(), direct, plan.writers)?;
+    let scene = interrupts.or(set_scene(plan, state, rest)).await?;
 
-    let key = KeyWatch::start(state.store_port, SCOPE).await;
-    let faulted = tokio::select! {
-        result = until_recovered(plan, state, &primary, rest, &writers, progress) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-    };
+    let mut caused = None;
+    let dealt = interrupts.or(until_recovered(plan, state, &scene, rest, &mut caused, progress)).await;
     progress.doing("healing the fault and waiting for all members");
-    let healed = fault::heal(plan.fault, state, &primary.name).await;
-    let dealt = faulted?;
-    known.key_freed = key.and_then(|key| key.freed_after(dealt.fault));
-    known.store_gone = dealt.store_gone;
-    known.problems = dealt.problems;
-    healed?;
-    match until_healthy(state, rest).await {
-        Ok(members) => {
-            let primary = leader(state, &members)?;
-            known.leader_key_changed = changed(epoch, rest.epoch(primary.rest_port).await);
-            known.primary_after = Some(primary.name);
-        }
-        Err(error) => known.problems.push(format!("{error:#}")),
+    let healed = interrupts.or(fault::heal(plan.fault, caused.is_some(), state, &scene.primary.name)).await;
+    // What is still broken matters more than why the run ended.
+    let unexpected = healed.context("the fault may not be healed; `pgherd demo --stop` ends the demo as it is")?;
+    if dealt.is_err() {
+        progress.done(&format!("drill {}: the fault is healed", plan.fault.name()));
     }
-    sleep(AFTERWARDS).await;
+    let mut known = dealt?;
+    known.problems.extend(unexpected);
+    interrupts.or(until_served(state, rest, &scene, &mut known)).await?;
+
+    let Scene { writers, key, entry, primary, .. } = scene;
+    known.primary_before = primary.name;
+    known.lease = scene.lease;
+    known.key_freed = key.zip(caused).and_then(|(key, fault)| key.freed_after(fault));
+    known.leader_key_changed |= known.key_freed.is_some();
     let (record, end) = writers.finish()?;
-    let found = match rows(&entry).await {
+    let found = match interrupts.or(async { Ok(rows(&entry).await) }).await? {
         Ok(found) => found,
         Err(error) => {
             known.problems.push(format!("the rows could not be read back, so all count as lost ({error})"));
@@ -88,45 +86,117 @@ pub async fn run(plan: Plan, state: &mut State, rest: &Rest, progress: &Progress
     Ok(Outcome::count(plan.fault, &record, end, &found, known))
 }
 
-/// What became of a fault.
-struct Dealt {
-    /// Just before it was caused.
-    fault: Instant,
-    store_gone: Option<Duration>,
-    problems: Vec<String>,
+/// What there is before the fault.
+struct Scene {
+    primary: Node,
+    epoch: Option<u64>,
+    lease: Option<Duration>,
+    /// How to get in through the entrypoint.
+    entry: tokio_postgres::Config,
+    writers: Writers,
+    key: Option<KeyWatch>,
 }
 
-/// Causes the fault and waits until the cluster has dealt with it.
+async fn set_scene(plan: Plan, state: &State, rest: &Rest) -> anyhow::Result<Scene> {
+    let members = until_healthy(state, rest).await?;
+    let primary = leader(state, &members)?;
+    let epoch = epoch(rest, &primary).await;
+    let lease = lease::granted(state.store_port, &format!("/service/{SCOPE}/leader")).await;
+    let entry = postgres_at(state, state.entry_port, ANSWER_LIMIT)?;
+    let direct = postgres_at(state, primary.postgres_port, Duration::from_secs(5))?;
+    execute(&entry, CREATE_TABLE).await.context("creating the drill's table through the entrypoint failed")?;
+    let key = KeyWatch::start(state.store_port, SCOPE).await;
+    let writers = Writers::start(entry.clone(), direct, plan.writers)?;
+    Ok(Scene { primary, epoch, lease, entry, writers, key })
+}
+
+/// Causes the fault and waits until the cluster has dealt with it. `caused` is set just before.
 async fn until_recovered(
     plan: Plan,
     state: &mut State,
-    primary: &Node,
+    scene: &Scene,
     rest: &Rest,
-    writers: &Writers,
+    caused: &mut Option<Instant>,
     progress: &Progress,
-) -> anyhow::Result<Dealt> {
+) -> anyhow::Result<Circumstances> {
+    let (primary, writers) = (&scene.primary, &scene.writers);
     progress.doing(&format!("writing through the entrypoint with {} clients", plan.writers));
     let first = first_term(writers).await?;
     sleep(WARM_UP).await;
-    let (fault_at, fault) = (writers.now(), Instant::now());
+    let at = writers.now();
+    *caused = Some(Instant::now());
     progress.doing(&format!("fault {} on {}", plan.fault.name(), primary.name));
-    let caused: Caused = fault::cause(plan.fault, state, primary, rest).await?;
-    let passed_at = writers.now();
-    let mut problems = Vec::new();
-    let recovered = || is_recovered(plan.fault.expectation(), writers, first, fault_at, passed_at);
-    let end = Instant::now() + RECOVERY_LIMIT;
-    while !recovered() && Instant::now() < end {
-        sleep(POLL).await;
-    }
-    match recovered() {
-        true => progress.done(&format!("drill {}: writes are acknowledged again", plan.fault.name())),
-        false => problems.push(format!("writing did not recover within {} s", RECOVERY_LIMIT.as_secs())),
+    let fault: Caused = fault::cause(plan.fault, state, primary, rest).await?;
+    let faulted = Faulted { first, at, passed: writers.now() };
+    let expectation = plan.fault.expectation();
+    let mut known = Circumstances { store_gone: fault.store_gone, ..Circumstances::default() };
+    let waiting = || writers.look(|record| recovery::waiting(expectation, record, faulted));
+    match until_none(waiting, RECOVERY_LIMIT).await {
+        left if left.is_empty() => {
+            progress.done(&format!("drill {}: writes are acknowledged again", plan.fault.name()));
+        }
+        left => known.problems.push(format!(
+            "writing did not recover within {} s for {}",
+            RECOVERY_LIMIT.as_secs(),
+            recovery::names(&left)
+        )),
     }
     progress.doing("watching for a second writer");
     sleep(plan.watch).await;
-    let store_gone = caused.store_gone;
-    problems.extend(caused.refusal().await);
-    Ok(Dealt { fault, store_gone, problems })
+    known.problems.extend(fault.refusal().await);
+    Ok(known)
+}
+
+/// Waits until all members are healthy and every writer is served again; what is not becomes a problem.
+async fn until_served(state: &State, rest: &Rest, scene: &Scene, known: &mut Circumstances) -> anyhow::Result<()> {
+    match until_healthy(state, rest).await {
+        Ok(members) => {
+            let primary = leader(state, &members)?;
+            let epochs = Epochs { before: scene.epoch, after: epoch(rest, &primary).await };
+            known.leader_key_changed = epochs.differ();
+            known.problems.extend(epochs.unknown());
+            if scene.key.is_none() {
+                known.problems.push("the leader key could not be read from the store before the fault".into());
+            }
+            known.primary_after = Some(primary.name);
+        }
+        Err(error) => known.problems.push(format!("{error:#}")),
+    }
+    let since = scene.writers.now();
+    sleep(AFTERWARDS).await;
+    let unserved = || scene.writers.look(|record| recovery::unserved(record, since));
+    let left = until_none(unserved, SERVED_LIMIT).await;
+    if !left.is_empty() {
+        let waited = scene.writers.now().saturating_sub(since).as_secs();
+        let who = recovery::names(&left);
+        known.problems.push(format!("all members were there, and {who} had no row acknowledged within {waited} s"));
+    }
+    Ok(())
+}
+
+/// Asks until the answer is empty, or the limit has passed; the last answer.
+async fn until_none(ask: impl Fn() -> Vec<i32>, limit: Duration) -> Vec<i32> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = ask();
+        if left.is_empty() || Instant::now() >= end {
+            return left;
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// The epoch under which the primary serves; `None` if it does not say.
+async fn epoch(rest: &Rest, primary: &Node) -> Option<u64> {
+    let asked = async {
+        loop {
+            match rest.epoch(primary.rest_port).await {
+                Some(epoch) => return epoch,
+                None => sleep(POLL).await,
+            }
+        }
+    };
+    tokio::time::timeout(EPOCH_LIMIT, asked).await.ok()
 }
 
 /// The server that the writers write to before the fault. The direct one must have reached the same.
@@ -149,27 +219,6 @@ async fn first_term(writers: &Writers) -> anyhow::Result<Term> {
     }
 }
 
-fn is_recovered(
-    expectation: Expectation,
-    writers: &Writers,
-    first: Term,
-    fault_at: Duration,
-    passed_at: Duration,
-) -> bool {
-    writers.look(|record| {
-        // From the newest backwards: the writers wait while this looks.
-        let inserts = || record.through_entry().rev().take_while(|insert| insert.acknowledged >= fault_at);
-        let by_another = || inserts().any(|insert| insert.term != first);
-        let sent_after = |at: Duration| inserts().any(|insert| insert.sent > at);
-        let first_error = || record.failures_through_entry().map(|failure| failure.at).find(|at| *at >= fault_at);
-        match expectation {
-            Expectation::NewPrimary => by_another(),
-            Expectation::Recovery => by_another() || first_error().is_some_and(sent_after),
-            Expectation::SameLeader => sent_after(passed_at),
-        }
-    })
-}
-
 async fn until_healthy(state: &State, rest: &Rest) -> anyhow::Result<Vec<Member>> {
     let end = Instant::now() + HEALTH_LIMIT;
     loop {
@@ -187,11 +236,6 @@ fn leader(state: &State, members: &[Member]) -> anyhow::Result<Node> {
     let leader = members.iter().find(|member| member.is_leader()).context("the cluster has no leader")?;
     let node = state.nodes.iter().find(|node| node.name == leader.name);
     node.cloned().with_context(|| format!("the leader {} is no node of the demo", leader.name))
-}
-
-/// The leader key was created anew. An epoch that could not be read says nothing.
-fn changed(before: Option<u64>, after: Option<u64>) -> bool {
-    before.zip(after).is_some_and(|(before, after)| before != after)
 }
 
 async fn execute(config: &tokio_postgres::Config, sql: &str) -> Result<(), tokio_postgres::Error> {

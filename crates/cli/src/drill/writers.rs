@@ -3,6 +3,7 @@
 //! Each inserts one row per transaction, as fast as it is answered, and connects again at once after an error. They run
 //! on a thread of their own, so that finding and killing processes does not disturb the measuring.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,8 +17,10 @@ use super::measure::{DIRECT, Failure, Insert, Record, Term};
 
 /// A refused connection comes back in microseconds: 100 attempts a second are enough to notice the recovery.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
-/// Longer than an entrypoint holds its clients; a client that gets no answer at all gives up then.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Well beyond the 30 s for which an entrypoint holds its clients; a client that gets no answer at all gives up then.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(40);
+/// An answer that is still missing after so long when the writers are told to end counts as an error.
+const PATIENCE_AT_THE_END: Duration = Duration::from_secs(1);
 
 /// Creates the table anew, so that nothing of an earlier run is counted.
 pub const CREATE_TABLE: &str = "DROP TABLE IF EXISTS pgherd_drill; CREATE TABLE pgherd_drill \
@@ -62,7 +65,7 @@ impl Writers {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             stop: AtomicBool::new(false),
-            record: Mutex::new(Record::default()),
+            record: Mutex::new(Record { writers: i32::from(count), ..Record::default() }),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let for_thread = Arc::clone(&shared);
@@ -71,8 +74,8 @@ impl Writers {
             runtime.block_on(async {
                 let through_entry = (1..=i32::from(count)).map(|writer| (writer, &entry));
                 let all = through_entry.chain([(DIRECT, &direct)]);
-                let all = all.map(|(writer, config)| write_until_stopped(writer, config.clone(), &shared));
-                futures::future::join_all(all).await;
+                let all: Vec<Writer> = all.map(|(number, config)| Writer::new(number, config, &shared)).collect();
+                futures::future::join_all(all.iter().map(Writer::write_until_stopped)).await;
                 Ok(())
             })
         };
@@ -103,62 +106,109 @@ impl Writers {
     }
 }
 
-async fn write_until_stopped(writer: i32, config: tokio_postgres::Config, shared: &Shared) {
-    let mut sequence = 0;
-    let stopped = async {
-        while !shared.stopping() {
-            sleep(PAUSE_AFTER_ERROR).await;
-        }
-        // An insert that is on its way gets a moment, so that its row is not needlessly unknown.
-        sleep(Duration::from_millis(200)).await;
-    };
-    let writing = async {
-        while !shared.stopping() {
-            if let Err(message) = write_in_one_session(writer, &config, &mut sequence, shared).await {
-                shared.record().failures.push(Failure { writer, at: shared.now(), message });
-                sleep(PAUSE_AFTER_ERROR).await;
-            }
-        }
-    };
-    tokio::select! { () = stopped => {}, () = writing => {} }
+/// One client.
+struct Writer<'a> {
+    number: i32,
+    config: tokio_postgres::Config,
+    shared: &'a Shared,
+    sequence: Cell<i64>,
+    /// What it waits for now.
+    request: Cell<Option<Request>>,
 }
 
-/// Connects once and inserts until something fails.
-async fn write_in_one_session(
-    writer: i32,
-    config: &tokio_postgres::Config,
-    sequence: &mut i64,
-    shared: &Shared,
-) -> Result<(), String> {
-    let (client, connection) = limited("connecting", config.connect(NoTls)).await?;
-    // Ended when this session is dropped, however that happens.
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(connection);
-    let statement = limited("preparing", client.prepare(INSERT)).await?;
-    while !shared.stopping() {
-        *sequence += 1;
-        let sent = shared.now();
-        // Returns once the server is ready for the next query: the commit is done.
-        let row = limited("inserting", client.query_one(&statement, &[&writer, &*sequence])).await?;
-        let acknowledged = shared.now();
-        let term = term_of(&row).ok_or("the server did not say who it is")?;
-        shared.record().inserts.push(Insert { writer, sequence: *sequence, term, sent, acknowledged });
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    what: &'static str,
+    sent: Duration,
+}
+
+impl Request {
+    /// What is wrong with a request that is cut off because the writers were told to end.
+    fn overdue(self, end: Duration) -> Option<String> {
+        let late = end.saturating_sub(self.sent) > PATIENCE_AT_THE_END;
+        late.then(|| format!("{}: no answer for more than {} s at the end", self.what, PATIENCE_AT_THE_END.as_secs()))
     }
-    Ok(())
+}
+
+impl<'a> Writer<'a> {
+    fn new(number: i32, config: &tokio_postgres::Config, shared: &'a Shared) -> Writer<'a> {
+        Writer { number, config: config.clone(), shared, sequence: Cell::new(0), request: Cell::new(None) }
+    }
+
+    async fn write_until_stopped(&self) {
+        let stopped = async {
+            while !self.shared.stopping() {
+                sleep(PAUSE_AFTER_ERROR).await;
+            }
+            let end = self.shared.now();
+            // An insert that is on its way gets a moment, so that its row is not needlessly unknown.
+            sleep(Duration::from_millis(200)).await;
+            end
+        };
+        let writing = async {
+            while !self.shared.stopping() {
+                if let Err(message) = self.write_in_one_session().await {
+                    self.failed(message);
+                    sleep(PAUSE_AFTER_ERROR).await;
+                }
+            }
+        };
+        tokio::select! {
+            end = stopped => {
+                if let Some(message) = self.request.get().and_then(|request| request.overdue(end)) {
+                    self.failed(message);
+                }
+            }
+            () = writing => {}
+        }
+    }
+
+    fn failed(&self, message: String) {
+        self.shared.record().failures.push(Failure { writer: self.number, at: self.shared.now(), message });
+    }
+
+    /// Connects once and inserts until something fails.
+    async fn write_in_one_session(&self) -> Result<(), String> {
+        let (client, connection) = self.answer("connecting", self.config.connect(NoTls)).await?;
+        // Ended when this session is dropped, however that happens.
+        let mut driver = tokio::task::JoinSet::new();
+        driver.spawn(connection);
+        let statement = self.answer("preparing", client.prepare(INSERT)).await?;
+        while !self.shared.stopping() {
+            let sequence = self.sequence.get() + 1;
+            self.sequence.set(sequence);
+            let sent = self.shared.now();
+            // Returns once the server is ready for the next query: the commit is done.
+            let row = self.answer("inserting", client.query_one(&statement, &[&self.number, &sequence])).await?;
+            let acknowledged = self.shared.now();
+            let term = term_of(&row).ok_or("the server did not say who it is")?;
+            let insert = Insert { writer: self.number, sequence, term, sent, acknowledged };
+            self.shared.record().inserts.push(insert);
+        }
+        Ok(())
+    }
+
+    /// Sends a request and waits for its answer, not for ever.
+    async fn answer<T>(
+        &self,
+        what: &'static str,
+        request: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, String> {
+        self.request.set(Some(Request { what, sent: self.shared.now() }));
+        let answer = timeout(ANSWER_LIMIT, request).await;
+        self.request.set(None);
+        match answer {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(format!("{what}: {}", short(&error))),
+            Err(_) => Err(format!("{what}: no answer within {} s", ANSWER_LIMIT.as_secs())),
+        }
+    }
 }
 
 fn term_of(row: &tokio_postgres::Row) -> Option<Term> {
     let port: i32 = row.try_get(0).ok()?;
     let timeline: String = row.try_get(1).ok()?;
     Some(Term { timeline: u32::from_str_radix(&timeline, 16).ok()?, port: u16::try_from(port).ok()? })
-}
-
-async fn limited<T>(what: &str, request: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, String> {
-    match timeout(ANSWER_LIMIT, request).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(format!("{what}: {}", short(&error))),
-        Err(_) => Err(format!("{what}: no answer within {} s", ANSWER_LIMIT.as_secs())),
-    }
 }
 
 /// The server's own words where there are some, else the cause.
@@ -173,5 +223,19 @@ fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", chain(source)),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_an_answer_for_a_second_at_the_end_is_an_error() {
+        for (sent, end, expected) in [(1_000, 1_500, false), (1_000, 2_000, false), (1_000, 2_001, true)] {
+            let request = Request { what: "inserting", sent: Duration::from_millis(sent) };
+            let overdue = request.overdue(Duration::from_millis(end));
+            assert_eq!(overdue.is_some(), expected, "{sent} {end} {overdue:?}");
+        }
     }
 }
