@@ -11,7 +11,7 @@ use pgherd_agent::postgres::lineage::{LocalKind, LocalPosition, RewindVerdict, n
 use pgherd_agent::postgres::parameters::start_settings;
 use pgherd_agent::postgres::stop::terminate_silent_walsenders;
 use pgherd_agent::postgres::{Postmaster, Recovery, control_data, installation, promote, rewind, slots};
-use pgherd_ha::{Lsn, Timeline};
+use pgherd_ha::Timeline;
 use rustix::process::Signal;
 use tokio::sync::watch;
 

@@ -8,7 +8,7 @@ use pgherd_agent::postgres::config_files::{self, Changed, Recovery};
 use pgherd_agent::postgres::parameters::start_settings;
 use pgherd_agent::postgres::{
     Connection, Credentials, Marker, Observation, Postmaster, Purpose, Server, ToolOption, Upstream, control_data,
-    initdb, ready, roles, start,
+    initdb, roles, start,
 };
 use rustix::process::Signal;
 

@@ -60,10 +60,10 @@ pub async fn base_backup(
     };
     data_directory::remove_copied_socket_locks(staging.path())?;
     Marker::Unproven.set(staging.path())?;
-    if let Some(old) = staging.install()? {
-        if let Err(error) = removed(old).await {
-            tracing::warn!("the old data directory is still there: {}", error.full());
-        }
+    if let Some(old) = staging.install()?
+        && let Err(error) = removed(old).await
+    {
+        tracing::warn!("the old data directory is still there: {}", error.full());
     }
     config_files::restore_backups(server)
 }
