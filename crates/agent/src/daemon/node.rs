@@ -100,6 +100,8 @@ pub struct Node {
     silent_since: Option<Boot>,
     /// Since when it cannot be seen whether processes of the server are left.
     unknown_since: Option<Boot>,
+    /// The highest timeline that this postmaster was seen on.
+    timeline_reached: Timeline,
     /// Since when a standby has not streamed.
     pub not_streaming_since: Option<Boot>,
     complaints: Complaints,
@@ -126,6 +128,7 @@ impl Node {
             starting_since: None,
             silent_since: None,
             unknown_since: None,
+            timeline_reached: Timeline(0),
             not_streaming_since: None,
             complaints: Complaints::default(),
             seen: None,
@@ -154,6 +157,7 @@ impl Node {
         self.postmaster = postmaster;
         self.silent_since = None;
         self.not_streaming_since = None;
+        self.timeline_reached = Timeline(0);
         self.seen = None;
         self.connection.close();
     }
@@ -236,7 +240,10 @@ impl Node {
         }
         let answer = tokio::time::timeout(HEARTBEAT, self.connection.observe()).await;
         match answer {
-            Ok(Ok(seen)) => {
+            Ok(Ok(mut seen)) => {
+                // A server never goes back to an earlier timeline; a standby without a receiver only knows less of it.
+                seen.timeline = seen.timeline.max(self.timeline_reached);
+                self.timeline_reached = seen.timeline;
                 self.seen_at = asked;
                 self.starting_since = None;
                 self.silent_since = None;

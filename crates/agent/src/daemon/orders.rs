@@ -90,7 +90,12 @@ impl Daemon {
         self.lease.set_times(timing.ttl, timing.loop_wait);
         self.store.set_ttl(timing.ttl);
         self.node.set_server(self.current.server(Role::Replica));
-        if self.node.postmaster.is_none() || self.jobs.in_progress().is_some() {
+        if self.node.postmaster.is_none() {
+            return;
+        }
+        // It may be about to change what the server is.
+        if self.jobs.in_progress().is_some() {
+            self.memory.apply = true;
             return;
         }
         // Before the first answer it is not known what the server is, and a wrong recovery section could stop it from streaming.
@@ -127,7 +132,8 @@ impl Daemon {
         }
         if report.promoted {
             self.node.checkpointed = false;
-            // Settings that only a primary has.
+            // What was seen of it was a standby. Settings that only a primary has are written once it has answered as one.
+            self.node.seen = None;
             self.memory.apply = true;
         }
         if let Permit::None = **self.lease.permit.load() {

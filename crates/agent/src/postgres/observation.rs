@@ -151,7 +151,8 @@ fn optional_microseconds<'de, D: Deserializer<'de>>(source: D) -> Result<Option<
 
 /// Positions as numbers of bytes, times as microseconds since 1970. A function that fails in (or out of) recovery is
 /// behind a CASE. A standby whose receiver is between two connections has its timeline from the control file, which
-/// may be behind.
+/// may be behind. A primary that was promoted has lost its recovery settings from the file, which PostgreSQL takes for a change that waits for a
+/// restart; it means nothing.
 const QUERY: &str = "
 SELECT row_to_json(o)::text FROM (SELECT
   current_setting('server_version_num')::int AS server_version,
@@ -188,7 +189,8 @@ SELECT row_to_json(o)::text FROM (SELECT
     confirmed_flush_lsn - '0/0' AS confirmed_flush_lsn,
     (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AS has_xmin, wal_status
     FROM pg_replication_slots) x) AS slots,
-  (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart) AS pending_restart
+  (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings
+    WHERE pending_restart AND name NOT LIKE 'recovery%') AS pending_restart
   FROM (SELECT pg_is_in_recovery() AS in_recovery) r) o";
 
 #[cfg(test)]
