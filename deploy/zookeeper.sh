@@ -20,7 +20,8 @@ if [ -n "${ZOO_SERVERS:-}" ]; then
     printf '%s\n' $ZOO_SERVERS >>"$config"
     echo "${ZOO_MY_ID:?the number of this server}" >/var/lib/zookeeper/myid
 fi
-# As Debian's own script sets it, with the log on standard output.
-classpath=/etc/zookeeper/conf:/usr/share/java/zookeeper.jar
-exec java -Xmx256m -cp "$classpath" -Dzookeeper.log.dir=/tmp -Dzookeeper.root.logger=INFO,CONSOLE \
+# The log goes to standard error.
+exec java -Xmx256m -cp /usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar \
+    -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true \
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS" \
     org.apache.zookeeper.server.quorum.QuorumPeerMain "$config"

@@ -35,7 +35,8 @@ $as_root env PATH="$PATH:/usr/sbin:/sbin" debootstrap --variant=minbase --includ
 }
 rm -f "$root.log"
 # As in the official slim images: no package lists, no manuals; and no man page may be missed by a package's script.
-$as_root rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* "$root"/usr/share/man/*
+$as_root rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* "$root"/usr/share/man/* \
+    "$root"/usr/share/locale/*
 $as_root mkdir -p "$root/usr/share/man/man1" "$root/usr/share/man/man7"
 $as_root sh -c 'cat >"$1/etc/dpkg/dpkg.cfg.d/slim"' sh "$root" <<END
 path-exclude /usr/share/doc/*

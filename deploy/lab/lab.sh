@@ -8,7 +8,9 @@ compose() { docker-compose --project-name "$project" "$@"; }
 
 case ${1:-} in
 up)
-    compose up -d --build
+    echo "Building the images; the first time this takes some minutes"
+    compose build --quiet
+    compose up -d
     entry=${LAB_PREFIX:-}pg-entrypoint
     list() { docker exec "$entry" pgherd -d zoo:2181 list my_cluster "$@" 2>/dev/null; }
     echo "Waiting for a primary and a replica that streams"

@@ -13,10 +13,10 @@ writing=60   # seconds that the writer goes on at most, in each part
 say() { printf '\n=== %s\n' "$*"; }
 fail() { printf 'walk.sh: %s\n' "$*" >&2; exit 1; }
 
-# run WORD...: prints the command, then does it.
+# run WORD...: prints the command, then does it; what it prints is only a name.
 run() {
     printf '$ %s\n' "$*"
-    "$@"
+    "$@" >/dev/null
 }
 
 # in_entry COMMAND...: on the entrypoint's host, which has psql and the operator's commands.
@@ -60,7 +60,7 @@ leads_now() { [ "$(leader)" = "$1" ]; }
 
 # One row a transaction through the entry, each on a connection of its own; what is acknowledged is noted.
 start_writer() {
-    in_entry psql -q -h pg-entrypoint -U postgres -c "DROP TABLE IF EXISTS ticks" \
+    in_entry psql -q -h pg-entrypoint -U postgres -c "SET client_min_messages = warning" -c "DROP TABLE IF EXISTS ticks" \
         -c "CREATE TABLE ticks (id int PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())"
     docker exec -d -e PGPASSWORD=postgres -e PGCONNECT_TIMEOUT=40 "$entry" sh -c '
         rm -f /tmp/enough; : >/tmp/acknowledged; : >/tmp/refused
@@ -123,7 +123,7 @@ fault() {
     start_writer
     since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
     # shellcheck disable=SC2046 # a command line
-    run $(echo "$*" | sed "s/@/$prefix$primary/g") >/dev/null
+    run $(echo "$*" | sed "s/@/$prefix$primary/g")
     echo "... waiting until $replica leads"
     until_true 60 "$replica to lead" leads_now "$replica"
     sql pg-entrypoint "SELECT * FROM cities ORDER BY id"
@@ -133,7 +133,7 @@ fault() {
     stop_writer
     say "Back again"
     # shellcheck disable=SC2046 # a command line
-    run $(echo "$back" | sed "s/@/$prefix$primary/g; s/%/$primary/g") >/dev/null
+    run $(echo "$back" | sed "s/@/$prefix$primary/g; s/%/$primary/g")
     until_true 90 "both nodes to be healthy" healthy
     list
     until_true 10 "the row on $primary" has_row "$primary" "$title"
