@@ -22,6 +22,8 @@ cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 # The integration tests start this binary.
 cargo build --locked --quiet -p pgherd
+# And these run it in containers.
+scripts/test-images.sh
 
 # What tests that pass have to say: skips with their reason, and figures. Shown at the end, however that comes.
 notes=$(mktemp)

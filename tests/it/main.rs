@@ -6,6 +6,7 @@
 mod cluster;
 mod ctl;
 mod demo;
+mod docker;
 mod edges;
 mod guard;
 mod harness;
