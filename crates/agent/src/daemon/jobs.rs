@@ -439,7 +439,7 @@ async fn prepare_stop(context: &Context) {
 pub async fn rewrite(server: &Arc<Server>, recovery: Recovery, control: Option<&ControlData>) -> Result<(), String> {
     let (server, control) = (server.clone(), control.cloned());
     let write = move || {
-        let standby = recovery != Recovery::Primary;
+        let standby = matches!(recovery, Recovery::Standby { .. });
         let settings = parameters::start_settings(&server, control.as_ref().filter(|_| standby));
         config_files::write(&server, &settings.file, &recovery).map_err(full)?;
         // Also when nothing has changed: a server that was just being started has perhaps read the files before they were written, and

@@ -105,7 +105,7 @@ impl Daemon {
         };
         let upstream = self.upstream(self.memory.following.as_ref());
         let (role, recovery) = match seen.in_recovery {
-            false => (Role::Primary, Recovery::Primary),
+            false => (Role::Primary, Recovery::RunningPrimary),
             true => (Role::Replica, Recovery::Standby { upstream }),
         };
         let server = self.current.server(role);

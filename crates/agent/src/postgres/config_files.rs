@@ -24,8 +24,9 @@ pub enum Recovery {
     Primary,
     /// A standby; without an upstream it replays what it has (and what `restore_command` brings) and waits.
     Standby { upstream: Option<Upstream> },
-    /// Recovery to a target with the user's `recovery_conf`, then out of it (custom bootstrap).
-    Target,
+    /// It runs and is out of recovery. If it was started as a standby, the recovery settings of then mean nothing any more and stay in the
+    /// file: PostgreSQL would complain, at every reload, of each that is gone.
+    RunningPrimary,
 }
 
 /// Which files changed.
@@ -36,13 +37,6 @@ pub struct Changed {
     pub pg_ident: bool,
     /// `standby.signal` or `recovery.signal`; has a meaning at the next start only.
     pub signal: bool,
-}
-
-impl Changed {
-    /// A running server must be told.
-    pub fn needs_reload(self) -> bool {
-        self.postgresql_conf || self.pg_hba || self.pg_ident
-    }
 }
 
 /// The main configuration file.
@@ -174,15 +168,18 @@ fn recovery_block(server: &Server, recovery: &Recovery) -> BTreeMap<String, Stri
     };
     match recovery {
         Recovery::Primary => BTreeMap::new(),
-        Recovery::Target => of_user(),
-        Recovery::Standby { upstream } => {
+        Recovery::Standby { .. } | Recovery::RunningPrimary => {
+            let upstream = match recovery {
+                Recovery::Standby { upstream } => upstream.as_ref(),
+                Recovery::Primary | Recovery::RunningPrimary => None,
+            };
             let mut block: BTreeMap<String, String> = of_user();
             // A target would end the standby's recovery.
             for name in ["", "_name", "_time", "_xid", "_lsn"] {
                 block.insert(format!("recovery_target{name}"), String::new());
             }
-            let conninfo = upstream.as_ref().map_or_else(String::new, |it| conninfo::primary_conninfo(server, it));
-            let slot = upstream.as_ref().and_then(|it| it.slot.clone()).unwrap_or_default();
+            let conninfo = upstream.map_or_else(String::new, |it| conninfo::primary_conninfo(server, it));
+            let slot = upstream.and_then(|it| it.slot.clone()).unwrap_or_default();
             block.insert("primary_conninfo".into(), conninfo);
             block.insert("primary_slot_name".into(), slot);
             block.insert("recovery_target_timeline".into(), "latest".into());
@@ -209,10 +206,7 @@ fn clean_auto_conf(server: &Server) -> Result<bool, Error> {
 
 fn write_signals(data_dir: &Path, recovery: &Recovery) -> Result<bool, Error> {
     let mut changed = false;
-    for (name, wanted) in [
-        ("standby.signal", matches!(recovery, Recovery::Standby { .. })),
-        ("recovery.signal", matches!(recovery, Recovery::Target)),
-    ] {
+    for (name, wanted) in [("standby.signal", matches!(recovery, Recovery::Standby { .. })), ("recovery.signal", false)] {
         let path = data_dir.join(name);
         changed |= match wanted {
             true => !path.exists() && replace(&path, "", PRIVATE)?,
