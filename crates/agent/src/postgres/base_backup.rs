@@ -101,7 +101,7 @@ async fn copy(
         Some(now) => {
             progress.send_if_modified(|last| std::mem::replace(last, now) != now);
         }
-        None => tracing::info!("pg_basebackup: {line}"),
+        None => tracing::info!("pg_basebackup: {}", line.trim_start_matches("pg_basebackup: ")),
     };
     tokio::select! {
         result = program::run(command, Limit::Standstill(patience), on_line) => result.map(drop),

@@ -62,6 +62,8 @@ pub enum Divergence {
     TimelineAhead { local: Timeline, leader: Timeline },
     TimelineUnknown { local: Timeline, leader: Timeline },
     PastSwitch { timeline: Timeline, local: Lsn, switch: Lsn },
+    /// A former primary that cannot show that it stopped where the new timeline begins.
+    PerhapsPastSwitch { timeline: Timeline, switch: Lsn },
     AheadOnSameTimeline { local: Lsn, leader: Lsn },
 }
 
@@ -79,6 +81,13 @@ impl fmt::Display for Divergence {
             }
             Divergence::PastSwitch { timeline, local, switch } => {
                 write!(f, "the leader left timeline {timeline} at {switch}, the directory went on to {local}")
+            }
+            Divergence::PerhapsPastSwitch { timeline, switch } => {
+                write!(
+                    f,
+                    "it was the primary of timeline {timeline} and was not stopped in order, so it may have written on after {switch}, where \
+                     the leader left that timeline"
+                )
             }
             Divergence::AheadOnSameTimeline { local, leader } => {
                 write!(f, "the directory has WAL up to {local}, the leader only up to {leader}")
@@ -116,12 +125,12 @@ pub fn needs_rewind(local: &LocalPosition, local_system: SystemId, leader: &Lead
             local.lsn >= switch.at || shutdown_checkpoint_end != Some(switch.at)
         }
     };
+    let (timeline, switch) = (local.timeline, switch.at);
     match past {
-        true => RewindVerdict::Needed(Divergence::PastSwitch {
-            timeline: local.timeline,
-            local: local.lsn,
-            switch: switch.at,
-        }),
+        true if local.lsn > switch => {
+            RewindVerdict::Needed(Divergence::PastSwitch { timeline, local: local.lsn, switch })
+        }
+        true => RewindVerdict::Needed(Divergence::PerhapsPastSwitch { timeline, switch }),
         false => RewindVerdict::NotNeeded,
     }
 }

@@ -128,7 +128,8 @@ pub async fn recover_crashed_primary(server: &Server, limit: Duration) -> Result
     }
     // Nothing is archived, and nothing that waits for it is forgotten.
     command.args(["-c", "archive_mode=on", "-c", "archive_command=false", "template1"]);
-    program::run(command, Limit::Total(limit), |line| tracing::info!("crash recovery: {line}")).await?;
+    tracing::info!("the server crashed as a primary: letting PostgreSQL recover it in single-user mode first, as pg_rewind wants");
+    program::run(command, Limit::Total(limit), |line| tracing::debug!("crash recovery: {line}")).await?;
     match control_data::read(server).await?.state {
         ClusterState::ShutDown => Ok(()),
         state => {
@@ -166,7 +167,7 @@ pub async fn rewind(
     let mut changing = false;
     let result = program::run(command, Limit::Standstill(patience), |line| {
         changing |= line.contains(BEGINS_TO_COPY);
-        tracing::info!("pg_rewind: {line}");
+        tracing::info!("pg_rewind: {}", line.trim_start_matches("pg_rewind: ").trim());
     })
     .await;
     if let Err(error) = result {
