@@ -189,7 +189,10 @@ fn say_farewell(page: &Page) {
         Cause::PostmasterExit if fate.killed > 0 => "the postmaster ended and left processes behind",
         Cause::PostmasterExit => return,
     };
-    let line = format!("pgherd guard: {reason}; killed {} processes in {} ms\n", fate.killed, fate.took.as_millis());
+    // As the agent's own log, beside which it stands.
+    let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S.%3f").to_string();
+    let (killed, took) = (fate.killed, fate.took.as_millis());
+    let line = format!("{now}  WARN pgherd guard: {reason}; killed {killed} processes in {took} ms\n");
     let stderr = std::io::stderr();
     let writable = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&Timespec::default()));
     if writable.is_ok_and(|ready| ready > 0) {
