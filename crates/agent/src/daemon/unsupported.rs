@@ -2,6 +2,7 @@
 //! silence. Where going on without would be unsafe, the agent does not start.
 
 use crate::config::{Config, Demand, Dynamic, SynchronousMode};
+use crate::postgres::Credentials;
 
 /// Why the agent must not start with this file; the sentence says what to do.
 pub fn refusal(config: &Config) -> Option<String> {
@@ -26,7 +27,27 @@ pub fn refusal(config: &Config) -> Option<String> {
 pub fn warnings(config: &Config, dynamic: &Dynamic) -> Vec<String> {
     let postgresql = &dynamic.postgresql;
     let methods = postgresql.create_replica_methods.iter().any(|method| method != "basebackup");
+    let demands_tls = |credentials: &Credentials| {
+        credentials
+            .options
+            .get("sslmode")
+            .is_some_and(|mode| matches!(mode.as_str(), "require" | "verify-ca" | "verify-full"))
+    };
+    let tls = std::iter::once(&config.node.superuser).chain(&config.node.rewind).any(demands_tls);
+    let remove =
+        postgresql.remove_data_directory_on_rewind_failure || postgresql.remove_data_directory_on_diverged_timelines;
     let asked = [
+        (
+            remove,
+            "postgresql.remove_data_directory_on_*",
+            "data that is replaced stays until the copy is complete, with room for both",
+        ),
+        (!dynamic.primary_race_backoff.is_zero(), "primary_race_backoff", "a race begins as soon as the key is free"),
+        (
+            tls,
+            "postgresql.authentication.*.sslmode",
+            "the agent's own SQL connections are without TLS; replication obeys it",
+        ),
         (dynamic.synchronous_mode != SynchronousMode::Off, "synchronous_mode", "commits are asynchronous"),
         (dynamic.failsafe_mode, "failsafe_mode", "without the store the primary stops when its lease ends"),
         (dynamic.standby_cluster.is_some(), "standby_cluster", "this cluster follows no other"),

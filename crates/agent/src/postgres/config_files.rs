@@ -206,7 +206,8 @@ fn clean_auto_conf(server: &Server) -> Result<bool, Error> {
 
 fn write_signals(data_dir: &Path, recovery: &Recovery) -> Result<bool, Error> {
     let mut changed = false;
-    for (name, wanted) in [("standby.signal", matches!(recovery, Recovery::Standby { .. })), ("recovery.signal", false)] {
+    for (name, wanted) in [("standby.signal", matches!(recovery, Recovery::Standby { .. })), ("recovery.signal", false)]
+    {
         let path = data_dir.join(name);
         changed |= match wanted {
             true => !path.exists() && replace(&path, "", PRIVATE)?,

@@ -58,13 +58,32 @@ pub enum RewindVerdict {
 /// Why, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Divergence {
-    OtherSystem { local: SystemId, leader: SystemId },
-    TimelineAhead { local: Timeline, leader: Timeline },
-    TimelineUnknown { local: Timeline, leader: Timeline },
-    PastSwitch { timeline: Timeline, local: Lsn, switch: Lsn },
+    OtherSystem {
+        local: SystemId,
+        leader: SystemId,
+    },
+    TimelineAhead {
+        local: Timeline,
+        leader: Timeline,
+    },
+    TimelineUnknown {
+        local: Timeline,
+        leader: Timeline,
+    },
+    PastSwitch {
+        timeline: Timeline,
+        local: Lsn,
+        switch: Lsn,
+    },
     /// A former primary that cannot show that it stopped where the new timeline begins.
-    PerhapsPastSwitch { timeline: Timeline, switch: Lsn },
-    AheadOnSameTimeline { local: Lsn, leader: Lsn },
+    PerhapsPastSwitch {
+        timeline: Timeline,
+        switch: Lsn,
+    },
+    AheadOnSameTimeline {
+        local: Lsn,
+        leader: Lsn,
+    },
 }
 
 impl fmt::Display for Divergence {

@@ -128,7 +128,9 @@ pub async fn recover_crashed_primary(server: &Server, limit: Duration) -> Result
     }
     // Nothing is archived, and nothing that waits for it is forgotten.
     command.args(["-c", "archive_mode=on", "-c", "archive_command=false", "template1"]);
-    tracing::info!("the server crashed as a primary: letting PostgreSQL recover it in single-user mode first, as pg_rewind wants");
+    tracing::info!(
+        "the server crashed as a primary: letting PostgreSQL recover it in single-user mode first, as pg_rewind wants"
+    );
     program::run(command, Limit::Total(limit), |line| tracing::debug!("crash recovery: {line}")).await?;
     match control_data::read(server).await?.state {
         ClusterState::ShutDown => Ok(()),
