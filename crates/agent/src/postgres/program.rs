@@ -72,7 +72,11 @@ pub(super) async fn run(mut command: Command, limit: Limit, mut on_line: impl Fn
         ended.map_err(|source| Error::Spawn { program: program.clone(), source })?;
     match status.success() {
         true => Ok(stdout),
-        false => Err(Error::ProgramFailed { program, status, output: stderr.trim().to_owned() }),
+        // On one line: a log is searched by lines.
+        false => {
+            let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            Err(Error::ProgramFailed { program, status, output: lines.join("; ") })
+        }
     }
 }
 
