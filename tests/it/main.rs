@@ -14,3 +14,4 @@ mod postgres;
 mod privileges;
 mod proxy;
 mod store;
+mod trouble;
