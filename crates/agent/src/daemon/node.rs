@@ -144,8 +144,11 @@ impl Node {
         self.postmaster = Some(Postmaster::Guarded(guard));
     }
 
-    /// The settings have changed.
+    /// The settings, where they have changed.
     pub fn set_server(&mut self, server: Arc<Server>) {
+        if self.server == server {
+            return;
+        }
         self.connection = Connection::new(&server, Purpose::Heartbeat);
         self.server = server;
         self.refused_at = None;
@@ -275,8 +278,8 @@ impl Node {
         if self.complaints.is_due(&text, boot_now()) {
             tracing::error!(
                 "PostgreSQL runs and does not let this agent in as user {}: {text}; look at postgresql.authentication.superuser (or \
-                 PATRONI_SUPERUSER_USERNAME and _PASSWORD) of this node, and at the server's pg_hba.conf. Until then this node takes no \
-                 part; the server is left as it is",
+                 PATRONI_SUPERUSER_USERNAME and _PASSWORD) of this node, and at the server's pg_hba.conf. Until then the agent \
+                 cannot see what the server does, and leaves it as it is",
                 self.server.superuser.username
             );
         }
