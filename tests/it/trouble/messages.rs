@@ -61,6 +61,7 @@ troubles! {
     COPY_PASSWORD Waits ["base backup failed after", "this node logs in there as"];
     STREAM_PASSWORD Waits ["this standby does not stream from", "this node logs in there as"];
     STREAM_REFUSED Waits ["this standby does not stream from", "pg_hba.conf needs a line"];
+    STREAM_UNREACHABLE Waits ["this standby does not stream from", "cannot connect to PostgreSQL at", "is that server up"];
     DISK_FULL Waits ["the disk under", "is full", "PostgreSQL refuses writes"];
     ENDED_DISK_FULL Waits ["PostgreSQL in", "has ended", "and its disk is full"];
     COPY_DISK_FULL Waits ["base backup failed after", "nothing half-made is started"];

@@ -43,6 +43,12 @@ impl Standby {
         self.read.set(self.cluster.log(&self.name).len());
     }
 
+    /// Kills its agent; its server runs on.
+    pub fn kill_agent(&self) {
+        self.node().agent.kill();
+        self.read.set(self.cluster.log(&self.name).len());
+    }
+
     /// Starts its agent, which must wait and say why, once: the same complaint is not repeated within 30 s. `mend` makes it good, and
     /// then the agent goes on by itself.
     pub fn waits(&self, trouble: &[&Trouble], mend: impl FnOnce()) {
@@ -70,7 +76,7 @@ impl Standby {
     }
 
     /// What has been logged since it was stopped, or was last well.
-    fn news(&self) -> String {
+    pub fn news(&self) -> String {
         self.cluster.log(&self.name)[self.read.get()..].to_owned()
     }
 
