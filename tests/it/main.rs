@@ -15,3 +15,4 @@ mod postgres;
 mod privileges;
 mod proxy;
 mod store;
+mod trouble;

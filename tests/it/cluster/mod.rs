@@ -10,4 +10,3 @@ mod patronictl;
 mod pause;
 mod rejoin;
 mod restart;
-mod strangers;

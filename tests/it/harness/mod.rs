@@ -1,7 +1,9 @@
 //! What the tests share: the built binary, users, servers.
 
+pub mod agent;
 pub mod binary;
 pub mod cluster;
+pub mod content;
 pub mod notes;
 pub mod ports;
 pub mod postgres;

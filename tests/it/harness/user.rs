@@ -11,6 +11,16 @@ use rustix::fs::{Mode, OFlags};
 
 use super::binary;
 
+/// Number and group of the user that PostgreSQL's packages bring.
+pub fn postgres() -> (u32, u32) {
+    let id = |flag: &str| -> u32 {
+        let output = Command::new("id").args([flag, "postgres"]).output().expect("run id");
+        let text = String::from_utf8(output.stdout).expect("a number");
+        text.trim().parse().expect("a user named postgres: install the package postgresql")
+    };
+    (id("-u"), id("-g"))
+}
+
 /// `true`: the test has just run in a child process as user postgres, and passed; return.
 /// Not as root, `false`: go on.
 #[must_use]
@@ -18,17 +28,13 @@ pub fn passed_as_postgres(test: &str) -> bool {
     if !rustix::process::geteuid().is_root() {
         return false;
     }
-    let id = |flag: &str| -> u32 {
-        let output = Command::new("id").args([flag, "postgres"]).output().expect("run id");
-        let text = String::from_utf8(output.stdout).expect("a number");
-        text.trim().parse().expect("a user named postgres: install the package postgresql")
-    };
+    let (uid, gid) = postgres();
     // Without CLOEXEC: it is there in the test and in whatever that starts.
     let pgherd = rustix::fs::open(binary::pgherd(), OFlags::PATH, Mode::empty()).expect("it is built");
     let status = Command::new(binary::OWN)
         .args([test, "--exact", "--nocapture"])
-        .uid(id("-u"))
-        .gid(id("-g"))
+        .uid(uid)
+        .gid(gid)
         .current_dir("/")
         .env_remove("HOME")
         .env(binary::PGHERD, format!("/proc/self/fd/{}", pgherd.as_raw_fd()))

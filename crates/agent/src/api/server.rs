@@ -43,7 +43,10 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    #[error("the REST API cannot listen on {address}; is another process there? (`restapi.listen`)")]
+    #[error(
+        "the REST API cannot listen on {address} (`restapi.listen`): if another process listens there, end it, or give this node \
+         another address"
+    )]
     Bind {
         address: SocketAddr,
         #[source]

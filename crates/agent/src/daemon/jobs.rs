@@ -51,6 +51,8 @@ const STANDSTILL: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub struct Jobs {
     running: Option<Current>,
+    /// The last job, if it has failed: that it is tried again is no news.
+    failed: Option<&'static str>,
     checkpoint: Option<JoinHandle<bool>>,
     pub probe: WriteProbe,
 }
@@ -104,7 +106,7 @@ pub struct Context {
 
 impl Jobs {
     pub fn new(probe: WriteProbe) -> Jobs {
-        Jobs { running: None, checkpoint: None, probe }
+        Jobs { running: None, failed: None, checkpoint: None, probe }
     }
 
     pub fn in_progress(&self) -> Option<(&Job, Boot)> {
@@ -117,6 +119,7 @@ impl Jobs {
         // It is asked for again and again while a leader does not answer, and its verdict is logged when there is one.
         match job {
             Job::CheckDivergence { .. } => tracing::debug!("begin: {}", job.name()),
+            _ if self.failed == Some(job.name()) => tracing::debug!("begin: {}, again", job.name()),
             _ => tracing::info!("begin: {}", job.name()),
         }
         let task = tokio::spawn(run(job.clone(), context));
@@ -142,6 +145,9 @@ impl Jobs {
             Err(error) => Err(format!("the job broke off: {error}")),
         };
         let (job, since) = (current.job.clone(), current.since);
+        if !matches!(job, Job::CheckDivergence { .. }) {
+            self.failed = result.is_err().then(|| job.name());
+        }
         self.running = None;
         Ended { job, since, result }
     }
@@ -179,7 +185,9 @@ async fn run(job: Job, context: Context) -> Result<Report, String> {
     match job {
         Job::Initdb => {
             installation::check_programs(&context.server).map_err(full)?;
-            initdb::initdb(&context.server, INITDB).await.map_err(full)?;
+            initdb::initdb(&context.server, INITDB)
+                .await
+                .map_err(|error| with_advice(&context.server, error.full()))?;
             Ok(Report { new_data: true, ..Report::default() })
         }
         Job::PostBootstrap { .. } => make_roles(&context).await,
@@ -229,7 +237,7 @@ async fn copy(context: &Context, source: &pgherd_ha::Upstream) -> Result<Report,
     Ok(Report { postmaster: Some(None), new_data: true, following: Some(None), ..Report::default() })
 }
 
-/// What to do about the commonest reasons why another server does not let this node in.
+/// What to do about the commonest reasons: another server does not let this node in, the disk is full.
 fn with_advice(server: &Server, error: String) -> String {
     let user = &server.replication.username;
     let advice = if error.contains("password authentication failed") || error.contains("no password supplied") {
@@ -237,7 +245,7 @@ fn with_advice(server: &Server, error: String) -> String {
             "; this node logs in there as {user}: compare postgresql.authentication.replication (or PATRONI_REPLICATION_PASSWORD) of the \
              two nodes"
         )
-    } else if error.contains("no pg_hba.conf entry") {
+    } else if error.contains("no pg_hba.conf entry") || error.contains("pg_hba.conf rejects") {
         format!(
             "; that server's pg_hba.conf needs a line that lets {user} in from this host, for the database `replication`"
         )
@@ -246,6 +254,13 @@ fn with_advice(server: &Server, error: String) -> String {
         || error.contains("No route to host")
     {
         "; is that server up, does it listen on this address, and does a firewall let port and host through?".to_owned()
+    } else if error.contains("No space left on device") {
+        let left = postgres::data_directory::free_bytes(&server.data_dir).unwrap_or(0) >> 20;
+        format!(
+            "; the disk of {} is full: what was begun there has been removed ({left} MB are left now) and nothing half-made is started; \
+             free some space, it is tried again by itself",
+            server.data_dir.display()
+        )
     } else {
         String::new()
     };
@@ -305,7 +320,8 @@ async fn rewind_to(context: &Context, source: &pgherd_ha::Upstream) -> Result<Re
         rewind::recover_crashed_primary(&context.server, CRASH_RECOVERY).await.map_err(full)?;
     }
     let settings = parameters::start_settings(&context.server, Some(&control));
-    rewind::rewind(&context.server, &upstream, &settings.file, STANDSTILL).await.map_err(full)?;
+    let rewound = rewind::rewind(&context.server, &upstream, &settings.file, STANDSTILL).await;
+    rewound.map_err(|error| with_advice(&context.server, error.full()))?;
     Ok(Report { postmaster: Some(None), new_data: true, following: Some(None), ..Report::default() })
 }
 

@@ -5,6 +5,7 @@
 //! Tested on real servers in `tests/it`.
 
 mod commands;
+mod complaints;
 mod execute;
 mod history;
 mod jobs;
@@ -108,7 +109,11 @@ async fn serve(current: Current, path: Option<&Path>, environment: Environment) 
     refuse_second_of_name(&current, &store, &peers).await?;
     let (orders, receiver) = mpsc::channel(api::QUEUE);
     let mut node = Node::new(server.clone(), version.major);
-    node.find().context("looking for a running PostgreSQL")?;
+    match node.find() {
+        // Whose directory may not be looked into waits until it may; the loop says so.
+        Err(error) if error.is_denied() => {}
+        found => found.context("looking for a running PostgreSQL")?,
+    }
     let publisher = Publisher::new(&current).await?;
     let state = ApiState {
         snapshot: publisher.snapshot.clone(),

@@ -8,10 +8,11 @@ use std::time::Duration;
 use pgherd_dcs::boot_now;
 use pgherd_ha::{Boot, ControlFile, ControlState, DataDirectory, Lsn, Running, Timeline};
 
+use super::complaints::Complaints;
 use crate::guard::{Attached, Guard, GuardError, Process, attach, scan};
 use crate::postgres::{
     self, ClusterState, Connection, ControlData, Error, Marker, Observation, Purpose, Server, data_directory,
-    postmaster::PidFile,
+    postmaster::PidFile, probe::LEAST_ROOM,
 };
 
 /// A server that does not answer its heartbeat in this time counts as silent for the round; the round must go on.
@@ -56,36 +57,9 @@ impl Postmaster {
     }
 }
 
-/// What is wrong with the agent's own access to the server: said when it is new, and now and then.
-#[derive(Debug, Default)]
-struct Complaints {
-    said: Option<(String, Boot)>,
-}
-
-/// A complaint that lasts is repeated after this time.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-impl Complaints {
-    /// `true`: the server runs and does not let the agent in, which is not a matter of waiting.
-    fn refused(&mut self, server: &Server, error: &Error) -> bool {
-        if !error.is_refusal() {
-            return false;
-        }
-        let text = error.full();
-        let now = boot_now();
-        let new = self.said.as_ref().is_none_or(|(said, at)| *said != text || now.since(*at) >= SAY_AGAIN);
-        if new {
-            tracing::error!(
-                "PostgreSQL runs and does not let this agent in as user {}: {text}; look at postgresql.authentication.superuser (or \
-                 PATRONI_SUPERUSER_USERNAME and _PASSWORD) of this node, and at the server's pg_hba.conf. Until then this node takes no \
-                 part; the server is left as it is",
-                server.superuser.username
-            );
-            self.said = Some((text, now));
-        }
-        true
-    }
-}
+/// After the server has refused the agent, it is asked again after this time, or with other settings at once: each refusal is a process and
+/// two lines in PostgreSQL's own log.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// The server, as last seen.
 #[derive(Debug)]
@@ -104,6 +78,8 @@ pub struct Node {
     timeline_reached: Timeline,
     /// Since when a standby has not streamed.
     pub not_streaming_since: Option<Boot>,
+    /// When the server refused the agent, as long as it does.
+    refused_at: Option<Boot>,
     complaints: Complaints,
     /// The newest answer of this postmaster.
     pub seen: Option<Observation>,
@@ -130,6 +106,7 @@ impl Node {
             unknown_since: None,
             timeline_reached: Timeline(0),
             not_streaming_since: None,
+            refused_at: None,
             complaints: Complaints::default(),
             seen: None,
             seen_at: Boot::ZERO,
@@ -167,10 +144,14 @@ impl Node {
         self.postmaster = Some(Postmaster::Guarded(guard));
     }
 
-    /// The settings have changed.
+    /// The settings, where they have changed.
     pub fn set_server(&mut self, server: Arc<Server>) {
+        if self.server == server {
+            return;
+        }
         self.connection = Connection::new(&server, Purpose::Heartbeat);
         self.server = server;
+        self.refused_at = None;
     }
 
     pub fn connection(&mut self) -> &mut Connection {
@@ -179,8 +160,8 @@ impl Node {
 
     /// Looks at the processes, asks the server, reads the directory.
     pub async fn observe(&mut self) -> (pgherd_ha::Postgres, DataDirectory) {
-        if let Some(postmaster) = self.postmaster.as_ref().filter(|postmaster| !postmaster.is_alive()) {
-            self.say_fate(postmaster);
+        if let Some(postmaster) = self.postmaster.take_if(|postmaster| !postmaster.is_alive()) {
+            self.say_fate(&postmaster);
             self.hold(None);
         }
         let postgres = match &self.postmaster {
@@ -192,18 +173,27 @@ impl Node {
     }
 
     /// A server that ended although nobody had told it to: how, and where its own reason stands.
-    fn say_fate(&self, postmaster: &Postmaster) {
+    fn say_fate(&mut self, postmaster: &Postmaster) {
         let fate = postmaster.guard().and_then(|guard| guard.page().fate());
         let status = fate.as_ref().and_then(|fate| fate.status);
         let how = status.map_or_else(String::new, |status| format!(" ({status})"));
-        if self.seen.is_none() && status.is_some_and(|status| !status.success()) {
-            tracing::error!(
-                "PostgreSQL in {} has ended{how} before it let anybody in; its own log says why: a setting that it does not accept, a \
-                 port or a memory segment that it cannot have, damaged files",
-                self.server.data_dir.display()
-            );
-        } else {
-            tracing::info!("PostgreSQL in {} has ended{how}", self.server.data_dir.display());
+        let directory = self.server.data_dir.display();
+        let failed = status.is_some_and(|status| !status.success());
+        let left = data_directory::free_bytes(&self.server.data_dir).ok().filter(|left| failed && *left < LEAST_ROOM);
+        let text = match left {
+            Some(left) => format!(
+                "PostgreSQL in {directory} has ended{how} and its disk is full ({} kB are left): free some space there; it is started \
+                 again by itself",
+                left >> 10
+            ),
+            None if failed && self.seen.is_none() => format!(
+                "PostgreSQL in {directory} has ended{how} before it let anybody in; its own log says why: a setting that it does not \
+                 accept, a port or a memory segment that it cannot have, damaged files"
+            ),
+            None => return tracing::info!("PostgreSQL in {directory} has ended{how}"),
+        };
+        if self.complaints.is_due(&text, boot_now()) {
+            tracing::error!("{text}");
         }
     }
 
@@ -238,6 +228,9 @@ impl Node {
         if self.seen.is_none() && self.lets_nobody_in() {
             return pgherd_ha::Postgres::Starting { since: self.starting_since.unwrap_or(asked) };
         }
+        if self.refused_at.is_some_and(|at| asked.since(at) < REFUSED) {
+            return self.unanswered(asked);
+        }
         let answer = tokio::time::timeout(HEARTBEAT, self.connection.observe()).await;
         match answer {
             Ok(Ok(mut seen)) => {
@@ -247,6 +240,7 @@ impl Node {
                 self.seen_at = asked;
                 self.starting_since = None;
                 self.silent_since = None;
+                self.refused_at = None;
                 self.prove(&seen);
                 let running = self.running(&seen);
                 let stalls = running.in_recovery && !running.streaming;
@@ -269,19 +263,35 @@ impl Node {
     }
 
     fn no_answer(&mut self, asked: Boot, error: &Error) -> pgherd_ha::Postgres {
+        if error.is_refusal() {
+            self.refused_at = Some(asked);
+            self.say_refusal(error);
+        } else if self.seen.is_some() && self.silent_since.is_none() {
+            tracing::warn!("PostgreSQL does not answer its heartbeat: {}", error.full());
+        }
+        self.unanswered(asked)
+    }
+
+    /// The server runs and does not let the agent in, which is not a matter of waiting.
+    fn say_refusal(&mut self, error: &Error) {
+        let text = error.full();
+        if self.complaints.is_due(&text, boot_now()) {
+            tracing::error!(
+                "PostgreSQL runs and does not let this agent in as user {}: {text}; look at postgresql.authentication.superuser (or \
+                 PATRONI_SUPERUSER_USERNAME and _PASSWORD) of this node, and at the server's pg_hba.conf. Until then the agent \
+                 cannot see what the server does, and leaves it as it is",
+                self.server.superuser.username
+            );
+        }
+    }
+
+    fn unanswered(&mut self, asked: Boot) -> pgherd_ha::Postgres {
         match (&self.seen, self.starting_since) {
-            (None, Some(since)) => {
-                self.complaints.refused(&self.server, error);
-                pgherd_ha::Postgres::Starting { since }
-            }
+            (None, since) => pgherd_ha::Postgres::Starting { since: since.unwrap_or(asked) },
             (Some(seen), _) => {
-                if !self.complaints.refused(&self.server, error) && self.silent_since.is_none() {
-                    tracing::warn!("PostgreSQL does not answer its heartbeat: {}", error.full());
-                }
                 let since = *self.silent_since.get_or_insert(asked);
                 pgherd_ha::Postgres::Silent { since, in_recovery: seen.in_recovery }
             }
-            (None, None) => pgherd_ha::Postgres::Starting { since: asked },
         }
     }
 

@@ -16,6 +16,7 @@ use pgherd_ha::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::commands::Commands;
+use super::complaints::Complaints;
 use super::jobs::{Ended, Jobs};
 use super::lease::LeaseState;
 use super::node::Node;
@@ -33,7 +34,7 @@ const LOAD: Duration = Duration::from_secs(1);
 /// a hundred times a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// A failure that repeats is logged at most this often.
+/// That the store does not answer is logged this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// What happens in the background and is told to the loop. Bounded by what can be in progress: one poll of the peers at a time.
@@ -105,9 +106,9 @@ pub struct Memory {
     /// When the store was last seen, in seconds since 1970.
     pub seen_seconds: i64,
     story: Story,
-    shown: Option<Rule>,
-    /// The newest failure of an action, and when it was last logged.
-    failed: Option<(String, Boot)>,
+    /// The rule that was logged last, with why the directory cannot be used.
+    shown: Option<(Rule, Option<String>)>,
+    complaints: Complaints,
     member: Option<Vec<u8>>,
     member_written: Boot,
 }
@@ -324,14 +325,24 @@ impl Daemon {
     fn show(&mut self, decision: &Decision, local: &Local) {
         let rule = decision.rule;
         // Looks in between, which change nothing of what was said before.
-        if let Rule::JobInProgress | Rule::CheckHistory | Rule::PrimaryStarting | Rule::StandbyStarting = rule {
+        if let Rule::JobInProgress
+        | Rule::CheckHistory
+        | Rule::PrimaryStarting
+        | Rule::StandbyStarting
+        | Rule::RetryLater = rule
+        {
             tracing::debug!(rule = rule.name(), "{}", rule.sentence());
             return;
         }
-        if self.memory.shown == Some(rule) {
+        let reason = match &local.data {
+            pgherd_ha::DataDirectory::Unusable(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        let now = Some((rule, reason));
+        if self.memory.shown == now {
             return;
         }
-        self.memory.shown = Some(rule);
+        self.memory.shown = now;
         let facts = match &local.data {
             pgherd_ha::DataDirectory::Unusable(reason) => format!(": {reason}"),
             _ => story::facts(rule, local, self.memory.view.as_deref())
@@ -363,14 +374,10 @@ impl Daemon {
 
     /// The same failure, round after round, is said now and then.
     pub(super) fn complain(&mut self, error: String) {
-        let now = boot_now();
-        let said = self.memory.failed.as_ref().filter(|(old, at)| *old == error && now.since(*at) < SAY_AGAIN);
-        if said.is_some() {
-            tracing::debug!("{error}");
-            return;
+        match self.memory.complaints.is_due(&error, boot_now()) {
+            true => tracing::warn!("{error}"),
+            false => tracing::debug!("{error}"),
         }
-        tracing::warn!("{error}");
-        self.memory.failed = Some((error, now));
     }
 
     /// Registers and publishes what is so now, and answers who has asked for something.
@@ -482,7 +489,13 @@ impl Daemon {
                 }
                 self.take_report(report);
             }
-            Err(error) => tracing::error!("{} failed after {} ms: {error}", ended.job.name(), took.as_millis()),
+            Err(error) => {
+                let text = format!("{} failed after {} ms: {error}", ended.job.name(), took.as_millis());
+                match self.memory.complaints.is_due(&text, boot_now()) {
+                    true => tracing::error!("{text}"),
+                    false => tracing::debug!("{text}"),
+                }
+            }
         }
         self.memory.last_job = Some(JobResult { job: ended.job, at: boot_now(), outcome });
     }

@@ -154,6 +154,8 @@ impl Story {
             (ServerScene::Down, Some(was)) if *last != ServerScene::Down => {
                 let what = if matches!(was, ServerScene::Primary { .. }) { "primary" } else { "standby" };
                 lines.push(format!("PostgreSQL, which was a {what}, is down"));
+                // Said once, however often it ends again before it lets anybody in.
+                self.was_up = None;
             }
             _ => {}
         }

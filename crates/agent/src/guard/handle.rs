@@ -58,6 +58,13 @@ pub enum GuardError {
     Look { data_dir: PathBuf, source: io::Error },
 }
 
+impl GuardError {
+    /// This user may not look into the data directory.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, GuardError::Look { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// How to start a postmaster under a guard.
 #[derive(Debug)]
 pub struct Spawn {

@@ -48,7 +48,8 @@ pub async fn base_backup(
         match copy(server, source, &staging, patience, progress).await {
             Ok(()) => break staging,
             Err(error) if tries < TRIES && !matches!(error, Error::Refused(_)) => {
-                tracing::warn!("{}; trying again in {BETWEEN_TRIES:?}", error.full());
+                // Said when it is given up: then it is known not to pass by itself.
+                tracing::debug!("{}; trying again in {BETWEEN_TRIES:?}", error.full());
                 tries += 1;
                 sleep(BETWEEN_TRIES).await;
             }
@@ -101,6 +102,8 @@ async fn copy(
         Some(now) => {
             progress.send_if_modified(|last| std::mem::replace(last, now) != now);
         }
+        // The failure quotes them.
+        None if line.contains("error: ") || line.starts_with("password retrieved from") => {}
         None => tracing::info!("pg_basebackup: {}", line.trim_start_matches("pg_basebackup: ")),
     };
     tokio::select! {

@@ -108,12 +108,13 @@ fn inspect(data_dir: &Path, major: u32) -> Option<DataDirectory> {
         Ok(_) => {}
         Err(error) => return invalid(error.full()),
     }
-    if metadata.permissions().mode() & 0o027 != 0 {
-        let mode = metadata.permissions().mode() & 0o777;
-        return invalid(format!("its mode is {mode:o}, PostgreSQL wants 0700 or 0750: chmod it"));
-    }
     match fs::read_to_string(data_dir.join("PG_VERSION")) {
-        Ok(version) if version.trim() == major.to_string() => None,
+        Ok(version) if version.trim() == major.to_string() => match metadata.permissions().mode() & 0o777 {
+            mode if mode & 0o027 != 0 => {
+                invalid(format!("its mode is {mode:04o} and PostgreSQL wants 0700 or 0750: chmod it"))
+            }
+            _ => None,
+        },
         Ok(version) => {
             let made = version.trim().escape_debug();
             invalid(format!(
@@ -358,7 +359,7 @@ mod tests {
         make(&path, "PG_VERSION", "15\n");
         assert_eq!(inspect(&path, 15), None);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-        assert!(reason(&path).contains("mode is 755"));
+        assert!(reason(&path).contains("mode is 0755"));
         Marker::Incomplete.set(&path).expect("set");
         Marker::Incomplete.set(&path).expect("set twice");
         assert_eq!(inspect(&path, 15), Some(DataDirectory::Interrupted));

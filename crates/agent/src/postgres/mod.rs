@@ -24,6 +24,7 @@ pub mod postmaster;
 pub mod probe;
 mod program;
 pub mod promote;
+mod replication_login;
 pub mod rewind;
 pub mod roles;
 mod settings;

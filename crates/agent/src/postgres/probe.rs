@@ -16,9 +16,15 @@ use std::time::Duration;
 use pgherd_dcs::boot_now;
 use pgherd_ha::Boot;
 
+use super::data_directory::free_bytes;
+
 /// Does not count as content of the data directory. Written only while a server of ours runs there ([`WriteProbe::watch`]): a
 /// directory that is somebody else's is not touched.
 const FILE_NAME: &str = ".pgherd-probe";
+
+/// With less than a segment of its log left, PostgreSQL cannot go on: a standby's receiver fails again and again, a primary stops. Small
+/// writes still succeed then.
+pub const LEAST_ROOM: u64 = 16 << 20;
 
 /// A running probe. Dropped, it ends after the write that it is at, which may be never.
 #[derive(Debug)]
@@ -80,11 +86,11 @@ fn probe(path: &Path, interval: Duration, shared: &Shared) {
             continue;
         }
         let begun = boot_now();
-        match write(path) {
+        match write(path).and_then(|()| room(path, failing)) {
             Ok(()) => {
                 shared.answered(begun);
                 if std::mem::take(&mut failing) {
-                    tracing::info!("the disk under {} takes writes again", path.display());
+                    tracing::info!("the disk under {} takes writes again", directory(path));
                 }
             }
             Err(error) => {
@@ -110,7 +116,7 @@ impl Shared {
 }
 
 fn complaint(path: &Path, full: bool, error: &io::Error) -> String {
-    let directory = path.parent().unwrap_or(path).display();
+    let directory = directory(path);
     if full {
         format!(
             "the disk under {directory} is full ({error}): PostgreSQL refuses writes, and stops if it cannot write its log; free some space \
@@ -121,6 +127,21 @@ fn complaint(path: &Path, full: bool, error: &io::Error) -> String {
             "the disk under {directory} does not take a small write ({error}): if that lasts for a whole ttl, this node gives the leader \
              key up; look at the kernel's log and the mount"
         )
+    }
+}
+
+fn directory(path: &Path) -> std::path::Display<'_> {
+    path.parent().unwrap_or(path).display()
+}
+
+/// Fails where there is too little left. Of a disk that was full more is asked, so that one at the edge is not told of again and again.
+fn room(path: &Path, was_full: bool) -> io::Result<()> {
+    let wanted = if was_full { 2 * LEAST_ROOM } else { LEAST_ROOM };
+    match free_bytes(path) {
+        Ok(left) if left < wanted => {
+            Err(io::Error::new(io::ErrorKind::StorageFull, format!("{} MB are left", left >> 20)))
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

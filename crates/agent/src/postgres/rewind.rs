@@ -16,6 +16,7 @@ use super::data_directory::{Marker, remove_copied_socket_locks};
 use super::initdb::refuse_forbidden;
 use super::lineage::{LeaderLineage, LocalKind, LocalPosition, parse_history, record_end};
 use super::program::{self, Limit};
+use super::replication_login::try_replication_login;
 use super::{ClusterState, ControlData, Error, Postmaster, Server, Upstream, conninfo, control_data, installation};
 
 const FORBIDDEN: [&str; 10] = [
@@ -42,7 +43,10 @@ pub async fn why_not_streaming(server: &Server, leader: &Upstream) -> String {
     match try_replication_role(server, leader).await {
         Err(error) if error.sql_state() != Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => error.full(),
         // No rule for this role in an ordinary database says nothing about `replication`.
-        Ok(()) | Err(_) => "PostgreSQL's own log of this node says why (the lines of the walreceiver)".to_owned(),
+        Ok(()) | Err(_) => match try_replication_login(server, leader).await {
+            Err(error) => error.full(),
+            Ok(()) => "PostgreSQL's own log of this node says why (the lines of the walreceiver)".to_owned(),
+        },
     }
 }
 

@@ -1,54 +1,17 @@
 //! An agent that is pointed at the wrong data, or started twice: it refuses, ends with 1, and touches nothing.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::messages;
+use crate::harness::agent::run_agent;
 use crate::harness::cluster::{Cluster, LONG, text};
+use crate::harness::content::content;
 use crate::harness::eventually;
 use crate::harness::postgres::bin_dir;
-
-/// Runs an agent that must end by itself.
-fn run_agent(config: &Path) -> Output {
-    let mut command = Command::new(crate::harness::binary::pgherd());
-    command
-        .arg("agent")
-        .arg(config)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("an agent");
-    let begun = std::time::Instant::now();
-    while child.try_wait().expect("our own child").is_none() {
-        if begun.elapsed() > LONG {
-            child.kill().expect("our own child");
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    child.wait_with_output().expect("its output")
-}
-
-/// Path, size and time of every file.
-fn content(directory: &Path) -> BTreeMap<PathBuf, (u64, SystemTime)> {
-    let mut all = BTreeMap::new();
-    let mut open = vec![directory.to_owned()];
-    while let Some(next) = open.pop() {
-        for entry in std::fs::read_dir(&next).expect("readable").flatten() {
-            let about = entry.metadata().expect("readable");
-            if about.is_dir() {
-                open.push(entry.path());
-            }
-            all.insert(entry.path(), (about.len(), about.modified().expect("a time")));
-        }
-    }
-    all
-}
 
 /// As the owner of the node's directory, who is not root.
 fn initdb(directory: &Path) {
@@ -77,10 +40,7 @@ fn the_data_of_another_cluster_is_never_touched() {
     initdb(&node.data_dir);
     let before = content(&node.data_dir);
 
-    let output = run_agent(&node.config);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("the data directory has the system identifier"), "{said}");
+    messages::FOREIGN.ends(&run_agent(&node.config));
     assert_eq!(content(&node.data_dir), before);
 
     // Moved away, as the message says, it is made anew from the cluster.
@@ -100,15 +60,13 @@ fn a_second_agent_is_refused_and_the_first_does_not_notice() {
     let elsewhere = node.data_dir.with_file_name("elsewhere");
     let other_data = port(&file).replace(&node.data_dir.display().to_string(), &elsewhere.display().to_string());
     let other_name = port(&file).replace(&format!("name: {}", node.name), "name: stranger");
-    let by_name = format!("there is already a node named '{}' running", node.name);
-    let by_data = format!("another agent looks after {}", node.data_dir.display());
-    for (text, expected) in [(other_data, by_name), (other_name, by_data.clone()), (file, by_data)] {
+    let cases =
+        [(other_data, &messages::SECOND_NAME), (other_name, &messages::SECOND_DATA), (file, &messages::SECOND_DATA)];
+    for (text, expected) in cases {
         let config = cluster.directory().join("second.yml");
         std::fs::write(&config, text).expect("a configuration");
-        let output = run_agent(&config);
-        let said = crate::harness::cluster::text(&output);
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains(&expected), "{expected:?} is missing in\n{said}");
+        let said = expected.ends(&run_agent(&config));
+        assert!(said.contains(&node.name), "{said}");
     }
     assert!(!elsewhere.exists());
     cluster.wait_healthy();
@@ -131,9 +89,7 @@ fn a_directory_that_holds_other_files_is_never_touched() {
     }
     let before = content(&node.data_dir);
     cluster.start_agent(&replica);
-    eventually("the agent says what is wrong", LONG, || {
-        if cluster.log(&replica).contains("UnusableDirectory") { Ok(()) } else { Err("not yet".to_owned()) }
-    });
+    eventually("the agent says what is wrong", LONG, || messages::NO_DATA_DIRECTORY.said_in(&cluster.log(&replica)));
     assert_eq!(content(&node.data_dir), before);
 }
 
