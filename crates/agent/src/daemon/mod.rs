@@ -21,6 +21,7 @@ mod settings;
 mod signals;
 mod slots;
 mod story;
+mod tell;
 mod unsupported;
 
 use std::path::Path;

@@ -20,10 +20,10 @@ use super::complaints::Complaints;
 use super::jobs::{Ended, Jobs};
 use super::lease::LeaseState;
 use super::node::Node;
-use super::publish::{Facts, Publisher};
+use super::publish::Publisher;
 use super::settings::Current;
 use super::signals::{Signal, Signals};
-use super::story::{self, Scene, Story};
+use super::story::Story;
 use crate::api::PeerClient;
 use crate::config::Environment;
 
@@ -105,12 +105,12 @@ pub struct Memory {
     pub apply: bool,
     /// When the store was last seen, in seconds since 1970.
     pub seen_seconds: i64,
-    story: Story,
+    pub story: Story,
     /// The rule that was logged last, with why the directory cannot be used.
-    shown: Option<(Rule, Option<String>)>,
-    complaints: Complaints,
-    member: Option<Vec<u8>>,
-    member_written: Boot,
+    pub shown: Option<(Rule, Option<String>)>,
+    pub complaints: Complaints,
+    pub member: Option<Vec<u8>>,
+    pub member_written: Boot,
 }
 
 /// The store does not answer.
@@ -312,51 +312,6 @@ impl Daemon {
         decision
     }
 
-    /// What has happened since the last round. What the store last showed says nothing while it is not reachable.
-    fn narrate(&mut self, local: &Local, now: Boot) {
-        let Some(view) = self.memory.view.as_ref().filter(|_| self.memory.reachable) else { return };
-        let scene = Scene::new(view, local);
-        for line in self.memory.story.tell(&self.current.identity.name, scene, now) {
-            tracing::info!("{line}");
-        }
-    }
-
-    /// A rule is logged when it changes: a quiet cluster has a quiet log.
-    fn show(&mut self, decision: &Decision, local: &Local) {
-        let rule = decision.rule;
-        // Looks in between, which change nothing of what was said before.
-        if let Rule::JobInProgress
-        | Rule::CheckHistory
-        | Rule::PrimaryStarting
-        | Rule::StandbyStarting
-        | Rule::RetryLater = rule
-        {
-            tracing::debug!(rule = rule.name(), "{}", rule.sentence());
-            return;
-        }
-        let reason = match &local.data {
-            pgherd_ha::DataDirectory::Unusable(reason) => Some(reason.clone()),
-            _ => None,
-        };
-        let now = Some((rule, reason));
-        if self.memory.shown == now {
-            return;
-        }
-        self.memory.shown = now;
-        let facts = match &local.data {
-            pgherd_ha::DataDirectory::Unusable(reason) => format!(": {reason}"),
-            _ => story::facts(rule, local, self.memory.view.as_deref())
-                .map(|facts| format!(" ({facts})"))
-                .unwrap_or_default(),
-        };
-        match rule {
-            Rule::UnusableDirectory | Rule::ForeignCluster => {
-                tracing::error!(rule = rule.name(), "{}{facts}", rule.sentence());
-            }
-            rule => tracing::info!(rule = rule.name(), "{}{facts}", rule.sentence()),
-        }
-    }
-
     /// The actions in their order; the first that fails ends the round. `Ok(true)`: look again at once.
     async fn carry_out(&mut self, decision: &Decision) -> Result<bool, ()> {
         let mut again = false;
@@ -372,42 +327,6 @@ impl Daemon {
         Ok(again)
     }
 
-    /// The same failure, round after round, is said now and then.
-    pub(super) fn complain(&mut self, error: String) {
-        match self.memory.complaints.is_due(&error, boot_now()) {
-            true => tracing::warn!("{error}"),
-            false => tracing::debug!("{error}"),
-        }
-    }
-
-    /// Registers and publishes what is so now, and answers who has asked for something.
-    async fn tell(&mut self, local: &Local, decision: &Decision) {
-        self.publish(local, decision);
-        self.commands.answer(local, &self.memory.last_job);
-        if self.memory.reachable {
-            self.register(&self.member(local)).await;
-        }
-    }
-
-    /// For the REST API and the entrypoints.
-    fn publish(&self, local: &Local, decision: &Decision) {
-        self.publisher.publish(&Facts {
-            current: &self.current,
-            local,
-            node: &self.node,
-            memory: &self.memory,
-            member: &self.member(local),
-            decision,
-            lease: self.lease.lease(),
-            scheduled: self.commands.scheduled(),
-        });
-    }
-
-    fn member(&self, local: &Local) -> pgherd_ha::Member {
-        let paused = self.memory.view.as_ref().is_some_and(|view| view.is_paused());
-        super::member::member(&self.current.identity, local, &self.node, paused, self.commands.scheduled())
-    }
-
     /// The store has answered for the first time: is there another node of this name? (At the start it could not be asked.) Our own address
     /// is ours: nobody else can listen there.
     async fn refuse_late(&mut self) -> Option<String> {
@@ -418,27 +337,6 @@ impl Daemon {
         let identity = &self.current.identity;
         view.member(&identity.name).filter(|member| member.api_url != identity.api_url)?;
         super::second_of_name(&view, &identity.name, &self.peers).await
-    }
-
-    /// Writes the member key: what others decide on at once, positions once in a `loop_wait`.
-    async fn register(&mut self, member: &pgherd_ha::Member) {
-        let value = pgherd_dcs::layout::encode_member(member);
-        let registered = self.memory.view.as_ref().is_some_and(|view| view.member(&member.name).is_some());
-        let due = boot_now().since(self.memory.member_written) >= self.current.dynamic.timing.loop_wait;
-        let worth = match &self.memory.member {
-            Some(old) if registered => old != &value && (due || differs_in_more_than_positions(old, &value)),
-            _ => true,
-        };
-        if !worth {
-            return;
-        }
-        match self.store.write_member(&value).await {
-            Ok(()) => {
-                self.memory.member = Some(value);
-                self.memory.member_written = boot_now();
-            }
-            Err(error) => tracing::debug!("the member key could not be written: {error}"),
-        }
     }
 
     /// Waits for the first of all that can happen.
@@ -507,18 +405,6 @@ impl Daemon {
             self.register_stopped().await;
         }
     }
-
-    /// The last word of a node that ends in order.
-    async fn register_stopped(&mut self) {
-        if let Some(old) = &self.memory.member
-            && let Some(mut member) = pgherd_dcs::layout::decode_member(&self.current.identity.name, old)
-        {
-            member.state = pgherd_ha::MemberState::Stopped;
-            if let Err(error) = self.store.write_member(&pgherd_dcs::layout::encode_member(&member)).await {
-                tracing::debug!("the last state could not be registered: {error}");
-            }
-        }
-    }
 }
 
 enum Round {
@@ -526,16 +412,4 @@ enum Round {
     Again,
     Wait(Boot),
     Exit(Result<(), String>),
-}
-
-/// Positions move all the time; everything else is news.
-fn differs_in_more_than_positions(old: &[u8], new: &[u8]) -> bool {
-    let without = |bytes: &[u8]| {
-        let mut value: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes).unwrap_or_default();
-        for key in ["xlog_location", "replay_lsn", "receive_lsn"] {
-            value.remove(key);
-        }
-        value
-    };
-    without(old) != without(new)
 }
