@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, Error, NoTls};
 
 use super::host::{self, Host, Network, Program};
 use crate::harness::binary::pgherd;
@@ -119,10 +119,15 @@ impl Lab {
     }
 
     /// One session from `host` to PostgreSQL at an address, for as long as `work` takes.
-    pub fn session<T: Send>(&self, host: &Host, address: Ipv4Addr, work: impl AsyncFnOnce(Client) -> T + Send) -> T {
+    pub fn session<T: Send>(
+        &self,
+        host: &Host,
+        address: Ipv4Addr,
+        work: impl AsyncFnOnce(Client) -> Result<T, Error> + Send,
+    ) -> Result<T, Error> {
         host.inside(move || {
             run(async move {
-                let (client, connection) = login(address).connect(NoTls).await.expect("a session");
+                let (client, connection) = login(address).connect(NoTls).await?;
                 let driver = tokio::spawn(connection);
                 let result = work(client).await;
                 driver.abort();
