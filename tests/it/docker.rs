@@ -102,11 +102,11 @@ fn the_lab_is_walked_through_in_docker() {
     // The page is published on the host, the agents' REST API is not.
     let node = format!("{}pg-master", project.prefix);
     assert_eq!(succeeds(Command::new("docker").args(["port", &node])), "");
-    let page = reqwest_page(stats);
+    let page = fetch(stats);
     assert!(page.contains("postgresql_pg_master_5432"), "{page}");
 }
 
-fn reqwest_page(port: u16) -> String {
+fn fetch(port: u16) -> String {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
     runtime.block_on(async {

@@ -36,7 +36,8 @@ pub struct RouteSource {
 }
 
 impl RouteSource {
-    /// `node` is set by the daemon, for the first time after its first round; its `epoch`, `permit_ms` and `paused` are checked against the permit at each line.
+    /// `node` is set by the daemon, for the first time after its first round; its `epoch`, `permit_ms` and `paused` are checked against the
+    /// permit at each line.
     pub fn new(node: watch::Receiver<Arc<NodeRoute>>) -> RouteSource {
         RouteSource { node, free: Arc::new(Semaphore::new(MAX_STREAMS)) }
     }

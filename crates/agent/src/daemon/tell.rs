@@ -3,7 +3,7 @@
 //! Not here: the sentences (`story`, `pgherd_ha::Rule`), and what is published (`member`, `publish`).
 
 use pgherd_dcs::boot_now;
-use pgherd_ha::{Boot, Decision, Local, Rule};
+use pgherd_ha::{Boot, Decision, Local, Member, Rule};
 
 use super::publish::Facts;
 use super::round::Daemon;
@@ -65,34 +65,36 @@ impl Daemon {
 
     /// Registers and publishes what is so now, and answers who has asked for something.
     pub(super) async fn tell(&mut self, local: &Local, decision: &Decision) {
-        self.publish(local, decision);
+        let member = self.publish(local, decision);
         self.commands.answer(local, &self.memory.last_job);
         if self.memory.reachable {
-            self.register(&self.member(local)).await;
+            self.register(&member).await;
         }
     }
 
-    /// For the REST API and the entrypoints.
-    pub(super) fn publish(&self, local: &Local, decision: &Decision) {
+    /// For the REST API and the entrypoints; returns what is registered of this node.
+    pub(super) fn publish(&self, local: &Local, decision: &Decision) -> Member {
+        let member = self.member(local);
         self.publisher.publish(&Facts {
             current: &self.current,
             local,
             node: &self.node,
             memory: &self.memory,
-            member: &self.member(local),
+            member: &member,
             decision,
             lease: self.lease.lease(),
             scheduled: self.commands.scheduled(),
         });
+        member
     }
 
-    pub(super) fn member(&self, local: &Local) -> pgherd_ha::Member {
+    fn member(&self, local: &Local) -> Member {
         let paused = self.memory.view.as_ref().is_some_and(|view| view.is_paused());
         super::member::member(&self.current.identity, local, &self.node, paused, self.commands.scheduled())
     }
 
     /// Writes the member key: what others decide on at once, positions once in a `loop_wait`.
-    pub(super) async fn register(&mut self, member: &pgherd_ha::Member) {
+    async fn register(&mut self, member: &Member) {
         let value = pgherd_dcs::layout::encode_member(member);
         let registered = self.memory.view.as_ref().is_some_and(|view| view.member(&member.name).is_some());
         let due = boot_now().since(self.memory.member_written) >= self.current.dynamic.timing.loop_wait;

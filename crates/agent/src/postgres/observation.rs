@@ -151,8 +151,8 @@ fn optional_microseconds<'de, D: Deserializer<'de>>(source: D) -> Result<Option<
 
 /// Positions as numbers of bytes, times as microseconds since 1970. A function that fails in (or out of) recovery is
 /// behind a CASE. A standby whose receiver is between two connections has its timeline from the control file, which
-/// may be behind. A primary that was promoted has lost its recovery settings from the file, which PostgreSQL takes for a change that waits for a
-/// restart; it means nothing.
+/// may be behind. A change of recovery settings that waits for a restart means nothing: a standby's are written anew at
+/// each start, and a primary has none.
 const QUERY: &str = "
 SELECT row_to_json(o)::text FROM (SELECT
   current_setting('server_version_num')::int AS server_version,
