@@ -37,6 +37,7 @@ for purpose in "$@"; do
         need python3-venv python3 -c 'import ensurepip, venv'
         need iproute2 command -v ip
         need zookeeper test -d /etc/zookeeper
+        need pgbackrest command -v pgbackrest
         ;;
     docker)
         need docker.io command -v docker

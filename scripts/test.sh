@@ -42,3 +42,6 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
     cargo test --workspace --locked --no-fail-fast
 fi
+
+# Simulated clusters on seeds that nobody has seen yet. One that fails is named, and replays.
+cargo run --locked --quiet -p pgherd-sim --example soak -- --seconds "${PGHERD_SOAK_SECONDS:-30}"

@@ -7,5 +7,7 @@ mod daemon;
 pub mod guard;
 pub mod postgres;
 pub mod privileges;
+pub mod user_command;
+mod watchdog;
 
 pub use daemon::run;

@@ -9,7 +9,7 @@
 
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,10 +45,11 @@ pub enum PrivilegeError {
 }
 
 /// As root: becomes the owner of the data directory (if that exists and is not root's), else `user`, and starts the
-/// program over with the same arguments; returns only to report an error. As anyone else: does nothing.
+/// program over with the same arguments; returns only to report an error. As anyone else: does nothing. `device`: one that the other user
+/// is to be able to open; a descriptor would not do, for opening a watchdog starts it.
 ///
 /// To be called from the only thread, before the program has done anything worth keeping.
-pub fn leave_root(user: &str, data_dir: Option<&Path>) -> Result<(), PrivilegeError> {
+pub fn leave_root(user: &str, data_dir: Option<&Path>, device: Option<&Path>) -> Result<(), PrivilegeError> {
     if !geteuid().is_root() {
         restore_name();
         return Ok(());
@@ -56,6 +57,9 @@ pub fn leave_root(user: &str, data_dir: Option<&Path>) -> Result<(), PrivilegeEr
     let target = Target::choose(user, data_dir)?;
     for missing in [raise_limits(), lower_out_of_memory_score()].into_iter().flatten() {
         tracing::warn!("root may not {missing}: guards do without");
+    }
+    if let Some(Err(error)) = device.map(|device| target.give(device)) {
+        tracing::warn!("{error}");
     }
     target.assume()?;
     Err(target.start_over())
@@ -101,6 +105,18 @@ impl Target {
         // With all groups: the key of a TLS certificate is often readable by one of them only.
         let groups = getgrouplist(&name, user.gid).map_err(|errno| lookup(errno.into()))?;
         Ok(Target { name: user.name, uid: user.uid, gid: user.gid, groups, home: Some(user.dir) })
+    }
+
+    /// Makes the user the owner of a device, as `chown` would until the next start of the machine. What is no device stays as it is.
+    fn give(&self, device: &Path) -> Result<(), String> {
+        let owner = Some(self.uid.as_raw());
+        let is_device = device.metadata().is_ok_and(|found| found.file_type().is_char_device());
+        // Absent, or no device at all: said when it is needed, with what to do.
+        if !is_device {
+            return Ok(());
+        }
+        std::os::unix::fs::chown(device, owner, None)
+            .map_err(|error| format!("root may not give {} to the user `{}` ({error})", device.display(), self.name))
     }
 
     fn assume(&self) -> Result<(), PrivilegeError> {

@@ -184,6 +184,8 @@ mod tests {
             "pgherd failover c --candidate b --force",
             "pgherd pause c --wait",
             "pgherd resume --wait",
+            "pgherd demote-cluster c --host h --port 5432 --restore-command cp --primary-slot-name s --force",
+            "pgherd promote-cluster --force",
             "pgherd reload c a b -r standby-leader --force",
             "pgherd restart c a -r replica --any --scheduled now --pg-version 15.4 --pending --timeout 5 --force",
             "pgherd reinit c a b --force --from-leader --wait",

@@ -21,6 +21,8 @@ pub enum Key {
     Sync,
     Failover,
     Failsafe,
+    /// pgherd's own: the newest timeline that was reserved.
+    Timelines,
 }
 
 /// What a write demands of the key it replaces.

@@ -2,15 +2,31 @@
 //!
 //! An action that needs the lease carries its epoch, and the executor refuses it when the lease is of another.
 
-use crate::types::{Boot, Epoch, Lsn, SystemId};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::slots::{SlotChange, SlotKind};
+use crate::sync::StandbyNames;
+use crate::types::{Boot, Epoch, SystemId, Timeline};
+use crate::view::{Status, SyncKey};
 
 /// The server to stream from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// The member's name.
+    /// The member's name; of another cluster, what the log calls it.
     pub name: String,
+    /// Of another cluster perhaps several, with commas between them.
     pub host: String,
     pub port: u16,
+    /// It is a server of another cluster, which knows nothing of this node.
+    pub remote: Option<Remote>,
+}
+
+/// What a standby cluster knows of a server of the cluster that it follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remote {
+    /// The replication slot that was made there for this cluster.
+    pub slot: Option<String>,
 }
 
 /// Something to do now. All but [`Action::Run`] take milliseconds, and have a deadline of `retry_timeout`.
@@ -36,17 +52,48 @@ pub enum Action {
     Renew {
         epoch: Epoch,
     },
-    /// Delete `leader`; no process of PostgreSQL may be left.
+    /// Delete `leader`; no process of PostgreSQL may be left that could still run.
     Release {
         epoch: Epoch,
     },
     WriteStatus {
         epoch: Epoch,
-        optime: Lsn,
+        status: Status,
     },
     /// Bring `history` up to date with the server's history file.
     WriteHistory {
         epoch: Epoch,
+    },
+    /// Write the `sync` key over the value of this version; `None`: where there is none.
+    WriteSync {
+        epoch: Epoch,
+        version: Option<i64>,
+        key: SyncKey,
+    },
+    /// Tell the running primary whom its commits wait for; `None`: what the user's own configuration says.
+    SetStandbyNames {
+        epoch: Epoch,
+        names: Option<StandbyNames>,
+    },
+    /// Let clients log in directly again.
+    AdmitClients,
+    /// Record in the store that `timeline` is taken, over exactly this version of the key (`None`: over none).
+    ReserveTimeline {
+        epoch: Epoch,
+        timeline: Timeline,
+        version: Option<i64>,
+    },
+    /// Bring `failsafe` up to date: whom a primary asks that has lost the store.
+    WriteFailsafe {
+        epoch: Epoch,
+        members: BTreeMap<String, String>,
+    },
+    /// Ask these members (name to api_url), all at once, whether this primary may go on without the store for `ttl`. What comes of it
+    /// comes with a later observation, whole.
+    AskFailsafe {
+        epoch: Epoch,
+        ttl: Duration,
+        members: BTreeMap<String, String>,
     },
     /// Write `{}` over the request of this version.
     ClearFailover {
@@ -60,22 +107,28 @@ pub enum Action {
     Follow {
         upstream: Option<Upstream>,
     },
-    /// Keep exactly these physical replication slots of members. On a standby none: what a former primary keeps for others would hold
-    /// its log for ever.
-    SyncSlots {
-        members: Vec<String>,
+    /// In this order; one that fails is no reason to leave out the others.
+    ChangeSlots {
+        changes: Vec<SlotChange>,
     },
     /// A checkpoint in the background, which rewinding others needs to see the new timeline.
     Checkpoint,
     /// Give the running postmaster a guard.
     Guard,
+    /// Start the machine's watchdog: from now on it resets the machine unless it hears of proofs of this lease.
+    ArmWatchdog {
+        epoch: Epoch,
+    },
+    DisarmWatchdog,
     /// Kill every process of PostgreSQL, now.
     Fence,
     /// Begin a job. A job in progress is cancelled first.
     Run(Job),
+    /// End the job in progress, in place of none.
+    CutOff,
     /// Tell the operator that the request cannot be done.
     RefuseRequest {
-        why: &'static str,
+        why: String,
     },
     /// End the agent; PostgreSQL is left as it is.
     Exit {
@@ -88,13 +141,22 @@ pub enum Action {
 pub enum Job {
     /// Fill the empty directory with a new cluster; starts nothing.
     Initdb,
-    /// Make the roles of a new cluster.
+    /// The same with the user's own command (`bootstrap.method`); what a failed one leaves is moved aside.
+    CustomBootstrap,
+    /// Make the roles of a new cluster, and run the user's command on it (`post_bootstrap`).
     PostBootstrap {
         epoch: Epoch,
     },
-    /// Stop our server, copy the upstream's data beside ours, and put the copy in its place when it is complete.
+    /// A new cluster that could not be completed: stop its server and move its data aside, as evidence.
+    AbandonBootstrap,
+    /// Stop our server, make a copy by the first of the user's methods that succeeds, and put it in the place of ours when it is complete.
     Clone {
-        source: Upstream,
+        /// `None`: by a method that needs no server to copy from.
+        source: Option<Upstream>,
+        /// What is there may be removed before the copy is complete, if there is no room for both.
+        make_room: bool,
+        /// By pg_basebackup from the leader, whatever the configuration prefers.
+        from_leader: bool,
     },
     /// Compare our history with the leader's.
     CheckDivergence {
@@ -108,18 +170,35 @@ pub enum Job {
     /// Start out of recovery, under the permit of `epoch`.
     StartPrimary {
         epoch: Epoch,
+        /// Whom its commits wait for, from the first one on; `None`: the user's own setting counts.
+        names: Option<StandbyNames>,
     },
     StartStandby {
         upstream: Option<Upstream>,
     },
-    /// Leave recovery, under the permit of `epoch`.
+    /// The user's command before a promotion (`pre_promote`).
+    PrePromote {
+        epoch: Epoch,
+    },
+    /// Bring these logical slots of the leader here. The standby is stopped for it and started again, as the server reads them then only.
+    CopySlots {
+        source: Upstream,
+        slots: BTreeMap<String, SlotKind>,
+    },
+    /// Leave recovery onto `timeline`, which is reserved, under the permit of `epoch`; `names` as for [`Job::StartPrimary`].
     Promote {
         epoch: Epoch,
+        timeline: Timeline,
+        names: Option<StandbyNames>,
+        /// Logical slots that are brought to where their consumers were, as far as that takes no time.
+        slots: Vec<SlotChange>,
     },
     Stop(StopMode),
     /// Stop and start in the same role.
+    /// `names` as for [`Job::StartPrimary`], where it is a primary's (`epoch`).
     Restart {
         epoch: Option<Epoch>,
+        names: Option<StandbyNames>,
     },
 }
 
@@ -127,27 +206,106 @@ pub enum Job {
 pub enum StopMode {
     /// Planned: a checkpoint first, then cut the standbys that do not answer, then fast.
     Planned,
+    /// The same for the primary of a cluster that is to follow another one: the log with the shutdown checkpoint is archived, too, so that a
+    /// cluster that lives by the archive can have all of it.
+    Demotion,
     /// Sessions are ended, the shutdown checkpoint is written and sent.
     Fast,
     /// As a crash, when every millisecond counts.
     Immediate,
 }
 
+impl Action {
+    /// The epoch whose lease it needs. Giving the key up and proving it need none.
+    pub fn under(&self) -> Option<Epoch> {
+        match self {
+            Action::WriteInitialize { epoch, .. }
+            | Action::WriteConfig { epoch }
+            | Action::WriteStatus { epoch, .. }
+            | Action::WriteHistory { epoch }
+            | Action::WriteSync { epoch, .. }
+            | Action::SetStandbyNames { epoch, .. }
+            | Action::ReserveTimeline { epoch, .. }
+            | Action::WriteFailsafe { epoch, .. }
+            | Action::ArmWatchdog { epoch }
+            | Action::Run(
+                Job::StartPrimary { epoch, .. }
+                | Job::Promote { epoch, .. }
+                | Job::PrePromote { epoch }
+                | Job::PostBootstrap { epoch },
+            ) => Some(*epoch),
+            _ => None,
+        }
+    }
+
+    /// Once it is done, things have changed: another look at once.
+    pub fn is_news(&self) -> bool {
+        matches!(
+            self,
+            Action::ClaimInitialize
+                | Action::RemoveClaim { .. }
+                | Action::WriteInitialize { .. }
+                | Action::Acquire
+                | Action::Renew { .. }
+                | Action::Release { .. }
+                | Action::ClearFailover { .. }
+                | Action::WriteSync { .. }
+                | Action::AdmitClients
+                | Action::WriteFailsafe { .. }
+                | Action::Guard
+                | Action::Fence
+                | Action::CutOff
+        )
+    }
+}
+
 impl Job {
     /// The job itself ends or replaces the running server, so a server that goes away meanwhile is no crash.
     pub fn takes_server_down(&self) -> bool {
-        matches!(self, Job::Stop(_) | Job::Restart { .. } | Job::Rewind { .. } | Job::Clone { .. })
+        matches!(
+            self,
+            Job::Stop(_)
+                | Job::Restart { .. }
+                | Job::Rewind { .. }
+                | Job::Clone { .. }
+                | Job::AbandonBootstrap
+                | Job::CopySlots { .. }
+        )
+    }
+
+    /// A postmaster comes out of it.
+    pub fn starts_server(&self) -> bool {
+        matches!(self, Job::StartPrimary { .. } | Job::StartStandby { .. } | Job::Restart { .. })
+    }
+
+    /// A server may come out of it that writes: while it is in progress the leader key is not given up.
+    pub fn makes_writer(&self) -> bool {
+        matches!(self, Job::StartPrimary { .. } | Job::Promote { .. } | Job::Restart { epoch: Some(_), .. })
+    }
+
+    /// Synchronous mode: the primary that comes out of it keeps its clients out until [`Action::AdmitClients`].
+    pub fn holds_clients(&self) -> bool {
+        match self {
+            Job::StartPrimary { names, .. } | Job::Promote { names, .. } | Job::Restart { epoch: Some(_), names } => {
+                names.is_some()
+            }
+            _ => false,
+        }
     }
 
     pub fn name(&self) -> &'static str {
         match self {
             Job::Initdb => "initdb",
+            Job::CustomBootstrap => "custom bootstrap",
             Job::PostBootstrap { .. } => "post-bootstrap",
-            Job::Clone { .. } => "base backup",
+            Job::AbandonBootstrap => "giving up the new cluster",
+            Job::Clone { .. } => "replica creation",
             Job::CheckDivergence { .. } => "history check",
             Job::Rewind { .. } => "rewind",
             Job::StartPrimary { .. } => "start as primary",
             Job::StartStandby { .. } => "start as standby",
+            Job::PrePromote { .. } => "pre_promote",
+            Job::CopySlots { .. } => "copy of logical slots",
             Job::Promote { .. } => "promote",
             Job::Stop(_) => "stop",
             Job::Restart { .. } => "restart",

@@ -2,15 +2,18 @@
 
 use crate::action::{Action, Job, StopMode, WakeReason};
 use crate::agent::{Memory, Plan, Situation, Standing};
-use crate::leader;
 use crate::local::{JobInProgress, Postgres};
 use crate::rule::Rule;
+use crate::{hook, leader, stop};
 
 pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Option<Plan> {
     let running = at.local.job.as_ref()?;
     // It touches nothing, and must not keep this node from a race while a dead leader does not answer.
     if let Job::CheckDivergence { .. } = running.job {
         return None;
+    }
+    if let Some(plan) = hook::cut_off(at, running) {
+        return Some(plan);
     }
     if !at.paused && unlicensed(at, running) {
         return Some(Plan::act(Rule::PermitOver, [Action::Fence]));
@@ -21,18 +24,24 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Option<Plan> {
         return Some(Plan::act(Rule::PermitOver, [Action::Fence]));
     }
     if let (Standing::Mine(epoch), Job::StartPrimary { .. }) = (at.standing, &running.job)
-        && at.now.boot.since(running.since) > at.settings.start_patience()
+        && at.now.boot.since(running.since) > memory.start_patience(at)
         && leader::another_could_lead(at)
     {
         memory.give_up = Some(epoch);
         return Some(Plan::act(Rule::PrimaryStartTimeout, [Action::Run(Job::Stop(StopMode::Immediate))]));
+    }
+    if let Some(plan) = stop::overdue(at, memory) {
+        return Some(plan);
     }
     let rule = if let Job::Promote { .. } = running.job { Rule::Promoting } else { Rule::JobInProgress };
     Some(match needs_proof(at) {
         Some(epoch) => {
             Plan::act(rule, [Action::Renew { epoch }]).wake(at.soon(at.settings.retry_timeout / 4, WakeReason::Retry))
         }
-        None => Plan::wait(rule),
+        None => match stop::due(at) {
+            Some(due) => Plan::wait(rule).wake(due),
+            None => Plan::wait(rule),
+        },
     })
 }
 
@@ -40,11 +49,18 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory) -> Option<Plan> {
 /// its number yet, or the crash recovery in single-user mode before a rewind, which may take minutes.
 pub(crate) fn owns_processes(at: &Situation<'_>) -> bool {
     at.local.job.as_ref().is_some_and(|running| match running.job {
-        Job::StartPrimary { .. } | Job::StartStandby { .. } | Job::Restart { .. } | Job::Rewind { .. } => true,
+        Job::StartPrimary { .. }
+        | Job::StartStandby { .. }
+        | Job::Restart { .. }
+        | Job::Rewind { .. }
+        | Job::CopySlots { .. } => true,
+        // The user's own command may start a server to restore into, and ends it again.
+        Job::CustomBootstrap | Job::Clone { .. } => true,
         Job::Initdb
         | Job::PostBootstrap { .. }
-        | Job::Clone { .. }
+        | Job::AbandonBootstrap
         | Job::CheckDivergence { .. }
+        | Job::PrePromote { .. }
         | Job::Promote { .. }
         | Job::Stop(_) => false,
     })
@@ -53,8 +69,8 @@ pub(crate) fn owns_processes(at: &Situation<'_>) -> bool {
 /// The job makes or keeps a writer, and the key that it was begun under is not ours any more.
 fn unlicensed(at: &Situation<'_>, running: &JobInProgress) -> bool {
     let epoch = match &running.job {
-        Job::StartPrimary { epoch } | Job::Promote { epoch } | Job::PostBootstrap { epoch } => Some(*epoch),
-        Job::Restart { epoch } => *epoch,
+        Job::StartPrimary { epoch, .. } | Job::Promote { epoch, .. } | Job::PostBootstrap { epoch } => Some(*epoch),
+        Job::Restart { epoch, .. } => *epoch,
         _ => None,
     };
     let lost = epoch.is_some_and(|epoch| at.standing != Standing::Mine(epoch));

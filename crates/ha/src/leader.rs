@@ -1,22 +1,17 @@
 //! This node holds the leader key.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::action::{Action, Job, StopMode, WakeReason};
 use crate::agent::{Memory, Plan, Situation};
 use crate::local::{ControlState, JobOutcome, Postgres, Running};
 use crate::rule::Rule;
-use crate::switchover;
 use crate::types::{Boot, Epoch, Timeline};
-use crate::view::{Member, MemberState};
+use crate::view::MemberState;
+use crate::{failsafe, hook, slots, switchover, sync, timeline};
 
-/// How long the slot of a member that is no longer registered is kept (`member_slots_ttl`'s default), so that it finds the log it
-/// needs when it comes back.
-const SLOT_RETENTION: Duration = Duration::from_secs(1800);
-
-/// Slots are compared with the members at least this often, whatever happened.
-pub(crate) const SLOT_ROUND: Duration = Duration::from_secs(10);
+/// Between two looks while clients are held.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
     match &at.local.postgres {
@@ -30,7 +25,7 @@ pub(crate) fn plan(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Pla
         _ if !at.permitted() => Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
             .wake(at.soon(at.settings.retry_timeout / 4, WakeReason::Retry)),
         Postgres::Silent { since, .. } => silent(at, memory, epoch, *since),
-        Postgres::Running(running) if running.in_recovery => promote(at, memory, epoch),
+        Postgres::Running(running) if running.in_recovery => promote(at, memory, epoch, running),
         Postgres::Running(running) => lead(at, memory, epoch, running),
         Postgres::Orphans => Plan::act(Rule::KillOrphans, [Action::Fence]),
     }
@@ -51,6 +46,10 @@ fn server_down(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
     if memory.give_up == Some(epoch) || (memory.starts.count >= 2 && another_could_lead(at)) {
         return Plan::act(Rule::PrimaryStartFailed, [Action::Release { epoch }]);
     }
+    let was_primary = at.local.control().is_some_and(|control| control.was_primary());
+    if was_primary && !sync::may_go_on(at) {
+        return Plan::act(Rule::NotSynchronous, [Action::Release { epoch }]);
+    }
     if !at.permitted() {
         return Plan::act(Rule::ProveLease, [Action::Renew { epoch }])
             .wake(at.soon(at.settings.retry_timeout / 4, WakeReason::Retry));
@@ -58,21 +57,29 @@ fn server_down(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
     if let Err(wake) = memory.may_start(at.now.boot) {
         return Plan::wait(Rule::RetryLater).wake(wake);
     }
-    let was_primary = at.local.control().is_some_and(|control| control.was_primary());
     // One that was stopped in order has not crashed, and nobody else may have its last record.
     let crashed = at.local.control().is_some_and(|control| control.state != ControlState::ShutDown);
     if was_primary && crashed && at.settings.primary_start_timeout.is_zero() && another_could_lead(at) {
         return Plan::act(Rule::FailOverAfterCrash, [Action::Release { epoch }]);
     }
-    if was_primary {
-        Plan::act(Rule::RestartCrashedPrimary, [Action::Run(Job::StartPrimary { epoch })])
+    // The file with its last record is in the archive as it is: it goes on in another one, on a timeline of its own.
+    let demoted =
+        at.local.last(|job| *job == Job::Stop(StopMode::Demotion)).is_some_and(|it| it.outcome == JobOutcome::Done);
+    if was_primary && !demoted {
+        Plan::act(Rule::RestartCrashedPrimary, [start_primary(at, memory, epoch)])
     } else {
         Plan::act(Rule::StartStandbyToPromote, [Action::Run(Job::StartStandby { upstream: None })])
     }
 }
 
+/// What a server shows that comes up again may be more than any standby has.
+pub(crate) fn start_primary(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Action {
+    sync::starts(at, &mut memory.sync);
+    Action::Run(Job::StartPrimary { epoch, names: sync::names_at_start(at) })
+}
+
 fn starting(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) -> Plan {
-    if at.now.boot.since(since) > at.settings.start_patience() && another_could_lead(at) {
+    if at.now.boot.since(since) > memory.start_patience(at) && another_could_lead(at) {
         memory.give_up = Some(epoch);
         return Plan::act(Rule::PrimaryStartTimeout, [Action::Run(Job::Stop(StopMode::Immediate))]);
     }
@@ -103,7 +110,7 @@ fn unguarded(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
 /// A server that does not answer may be busy, so it keeps the key for as long as one that starts may. One that was told to stop in
 /// order and has not (a hung `archive_command` holds it up for ever) serves nobody any more: it is ended as in a crash, and
 /// started again.
-fn silent(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) -> Plan {
+pub(crate) fn silent(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) -> Plan {
     let stop_failed = at
         .local
         .last(|job| matches!(job, Job::Stop(_)))
@@ -124,48 +131,72 @@ fn silent(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) ->
 }
 
 /// Nothing that can wait comes before the promotion.
-fn promote(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
-    let failed =
-        at.local.last(|job| *job == Job::Promote { epoch }).is_some_and(|last| last.outcome != JobOutcome::Done);
+pub(crate) fn promote(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, running: &Running) -> Plan {
+    let of_epoch = |job: &Job| matches!(job, Job::Promote { epoch: of, .. } if *of == epoch);
+    let failed = at.local.last(of_epoch).is_some_and(|last| last.outcome != JobOutcome::Done);
     if failed {
         memory.no_race_until = at.now.boot + at.settings.ttl;
         memory.give_up = Some(epoch);
         return Plan::act(Rule::PrimaryStartFailed, [Action::Run(Job::Stop(StopMode::Fast))]);
     }
-    let mut actions = Vec::new();
-    if at.local.following.is_some() {
-        actions.push(Action::Follow { upstream: None });
+    if let Some(plan) = hook::before_promotion(at, memory, epoch) {
+        return plan;
     }
-    actions.push(Action::Run(Job::Promote { epoch }));
-    Plan::act(Rule::Promote, actions)
+    if let Some(plan) = sync::before_promotion(at, epoch, running) {
+        if plan.rule == Rule::GiveKeyBack {
+            memory.no_race_until = at.now.boot + at.settings.loop_wait;
+        }
+        return plan;
+    }
+    sync::starts(at, &mut memory.sync);
+    Plan::act(Rule::Promote, timeline::promotion(at, epoch, running))
 }
 
 pub(crate) fn lead(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, running: &Running) -> Plan {
     if let Some(plan) = announce(at, epoch) {
         return plan;
     }
+    if let Some(plan) = failsafe::list(at, &mut memory.failsafe, epoch) {
+        return plan;
+    }
+    if let Some(plan) = sync::gate(at, &mut memory.sync, running) {
+        return plan;
+    }
     if let Some(plan) = switchover::requested(at, memory, running) {
+        return plan;
+    }
+    if let Some(plan) = sync::maintain(at, &mut memory.sync, epoch, running) {
         return plan;
     }
     // Those that others wait for come first: an action that fails ends the round.
     let mut actions = Vec::from_iter(missing_config(at, epoch));
     let status_due = at.now.boot.since(memory.status_written) >= at.settings.loop_wait;
-    if status_due && at.view.status.optime != running.position {
+    let changes = slots::on_leader(at, &mut memory.slots, running);
+    let status = slots::status(at, &memory.slots, running);
+    if status_due && slots::is_news(at, &status) {
         memory.status_written = at.now.boot;
-        actions.push(Action::WriteStatus { epoch, optime: running.position });
+        actions.push(Action::WriteStatus { epoch, status });
     }
     if !running.checkpointed {
         actions.push(Action::Checkpoint);
     }
-    actions.extend(slots(at, memory));
+    actions.extend(changes);
     if history_is_behind(at, running.timeline) {
         actions.push(Action::WriteHistory { epoch });
     }
-    Plan::act(if at.paused { Rule::PausedLead } else { Rule::Lead }, actions)
+    actions.extend(timeline::correction(at, epoch, running));
+    let rule = match at.paused {
+        true => Rule::PausedLead,
+        false if memory.sync.gate.is_some() => Rule::HoldClients,
+        false => Rule::Lead,
+    };
+    // Nothing tells when the standbys have it.
+    let held = memory.sync.gate.is_some().then(|| at.soon(LOOK_AGAIN, WakeReason::Settling));
+    Plan { wake: held.or(memory.sync.wake), ..Plan::act(rule, actions) }
 }
 
 /// The keys that every cluster has.
-fn announce(at: &Situation<'_>, epoch: Epoch) -> Option<Plan> {
+pub(crate) fn announce(at: &Situation<'_>, epoch: Epoch) -> Option<Plan> {
     if at.view.system_id().is_some() {
         return None;
     }
@@ -175,7 +206,7 @@ fn announce(at: &Situation<'_>, epoch: Epoch) -> Option<Plan> {
 
 /// `config` is also missing while it holds what is no configuration, which is not ours to overwrite; so this never keeps the leader
 /// from its other duties.
-fn missing_config(at: &Situation<'_>, epoch: Epoch) -> Option<Action> {
+pub(crate) fn missing_config(at: &Situation<'_>, epoch: Epoch) -> Option<Action> {
     at.view.config.is_none().then_some(Action::WriteConfig { epoch })
 }
 
@@ -185,23 +216,4 @@ fn history_is_behind(at: &Situation<'_>, timeline: Timeline) -> bool {
         Timeline(1) => !at.view.history.is_empty(),
         timeline => at.view.history_timeline() != timeline,
     }
-}
-
-/// One slot for each other member that streams, and for those gone for less than the retention time.
-fn slots(at: &Situation<'_>, memory: &mut Memory) -> Option<Action> {
-    if !at.settings.use_slots {
-        return None;
-    }
-    let wants_slot = |member: &&Member| member.name != at.me() && !member.tag("nostream");
-    let before: BTreeSet<String> = memory.slots.keys().cloned().collect();
-    for member in at.view.members.iter().filter(wants_slot) {
-        memory.slots.insert(member.name.clone(), at.now.boot);
-    }
-    memory.slots.retain(|_, seen| at.now.boot.since(*seen) < SLOT_RETENTION);
-    let due = memory.slots_synced == Boot::ZERO || at.now.boot.since(memory.slots_synced) >= SLOT_ROUND;
-    if !due && before.iter().eq(memory.slots.keys()) {
-        return None;
-    }
-    memory.slots_synced = at.now.boot;
-    Some(Action::SyncSlots { members: memory.slots.keys().cloned().collect() })
 }

@@ -32,6 +32,9 @@ pub struct NodeRoute {
     /// Bytes behind the leader, on a standby that knows.
     pub lag: Option<u64>,
     pub noloadbalance: bool,
+    /// It leads a standby cluster: a standby that no reader of replicas is sent to. Former agents do not say it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standby_leader: bool,
     /// What the node is doing, in the words of the member key (`running`, `stopping`, ...).
     pub state: String,
 }

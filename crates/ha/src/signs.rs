@@ -3,8 +3,9 @@
 //! An acknowledged write proves that the session lived at that moment. It does not prolong it: a follower hears of its clients and tells
 //! the ensemble's leader, who alone ends sessions, only every half tick. So after a silence (a stopped agent, a suspended machine) the
 //! leader may end the session within the next half tick, right after it has acknowledged a write. A lease is therefore counted from a sign of
-//! life that the leader must know of: a request that an acknowledged write followed a whole tick later on the same connection (whatever
-//! the follower sends arrives in order), or the connection's opening, which the leader itself confirms.
+//! life that the leader must know of: a request whose answer had come a whole tick before an acknowledged write was sent on the same
+//! connection (whatever the follower sends arrives in order), or the connection's opening, which the leader itself confirms. That the request was
+//! sent so early is not enough: what a bad network has held up reaches the follower together with the write.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,7 +22,14 @@ const KEPT: usize = 240;
 #[derive(Clone, Debug)]
 pub struct SignsOfLife {
     opened: Boot,
-    answered: VecDeque<Boot>,
+    answered: VecDeque<Sign>,
+}
+
+/// A request that was answered.
+#[derive(Clone, Copy, Debug)]
+struct Sign {
+    sent: Boot,
+    answer: Boot,
 }
 
 impl SignsOfLife {
@@ -30,15 +38,15 @@ impl SignsOfLife {
         SignsOfLife { opened, answered: VecDeque::new() }
     }
 
-    /// A request that was sent at `sent` has been answered.
-    pub fn answered(&mut self, sent: Boot) {
-        if self.answered.back().is_some_and(|newest| sent < *newest + APART) {
+    /// A request that was sent at `sent` has been answered now.
+    pub fn answered(&mut self, sent: Boot, now: Boot) {
+        if self.answered.back().is_some_and(|newest| sent < newest.sent + APART) {
             return;
         }
         if self.answered.len() == KEPT {
             self.answered.pop_front();
         }
-        self.answered.push_back(sent);
+        self.answered.push_back(Sign { sent, answer: now });
     }
 
     /// The instant that a lease counts from, for a write that was sent at `sent` and has been acknowledged. `tick`: by how much its end is
@@ -46,7 +54,7 @@ impl SignsOfLife {
     pub fn counts_from(&self, sent: Boot, tick: Duration) -> Boot {
         // Half a tick of the server's, which may be twice as long as the one that is assumed.
         let told = sent - tick;
-        let known = self.answered.iter().rev().find(|at| **at <= told).copied().unwrap_or(self.opened);
+        let known = self.answered.iter().rev().find(|sign| sign.answer <= told).map_or(self.opened, |sign| sign.sent);
         sent.min(known.max(self.opened) + tick)
     }
 }
@@ -63,7 +71,7 @@ mod tests {
 
     fn beating(until: u64) -> SignsOfLife {
         let mut signs = SignsOfLife::new(at(1_000));
-        (1_000..=until).step_by(500).for_each(|sent| signs.answered(at(sent)));
+        (1_000..=until).step_by(500).for_each(|sent| signs.answered(at(sent), at(sent)));
         signs
     }
 
@@ -83,8 +91,16 @@ mod tests {
     fn after_a_silence_a_proof_counts_from_before_the_silence_until_the_leader_must_have_been_told() {
         let mut signs = beating(10_000);
         assert_eq!(signs.counts_from(at(18_000), TICK), at(12_000));
-        signs.answered(at(18_000));
+        signs.answered(at(18_000), at(18_000));
         assert_eq!(signs.counts_from(at(19_900), TICK), at(12_000), "the leader may not have been told yet");
         assert_eq!(signs.counts_from(at(20_000), TICK), at(20_000));
+    }
+    #[test]
+    fn what_the_network_held_up_is_no_sign_before_its_answer_comes() {
+        let mut signs = beating(10_000);
+        // Sent on waking, and delivered together with the write.
+        signs.answered(at(15_000), at(18_000));
+        assert_eq!(signs.counts_from(at(18_000), TICK), at(12_000));
+        assert_eq!(signs.counts_from(at(20_000), TICK), at(17_000), "as old as it is");
     }
 }

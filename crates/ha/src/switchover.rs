@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::action::{Action, Job, StopMode, WakeReason};
 use crate::agent::{Memory, Plan, Situation};
-use crate::local::{ControlState, Peer, PeerAnswer, Running};
+use crate::local::{ControlState, PeerAnswer, PeerPoll, Running};
 use crate::rule::Rule;
 use crate::types::{Boot, Epoch, Timeline, Wall};
-use crate::view::{FailoverKey, Member, MemberState};
+use crate::view::{FailoverKey, Member, MemberState, Status};
+use crate::{leader, slot_name, sync};
 
 /// How long the candidates may take to say where they are.
 const ASK: Duration = Duration::from_secs(2);
@@ -49,10 +50,10 @@ pub(crate) fn requested(at: &Situation<'_>, memory: &mut Memory, running: &Runni
             return refuse();
         }
     }
-    let names = candidates(at, request);
-    if names.is_empty() {
+    if candidates(at, request).is_empty() {
         return refuse();
     }
+    let names = asked(at, request);
     let since = *memory.switchover_since.get_or_insert(at.now.boot);
     let answered = at.local.peers.as_ref().filter(|poll| poll.asked >= since);
     match answered {
@@ -61,7 +62,7 @@ pub(crate) fn requested(at: &Situation<'_>, memory: &mut Memory, running: &Runni
                 .wake(at.soon(LOOK_AGAIN * 4, WakeReason::Settling)),
         ),
         None => refuse(),
-        Some(poll) if poll.peers.iter().any(|peer| is_ready(at, request, peer, running)) => {
+        Some(poll) if is_enough(at, request, poll, |answer| is_ready(at, answer, running)) => {
             Some(Plan::act(Rule::SwitchoverStop, [Action::Run(Job::Stop(StopMode::Planned))]))
         }
         Some(_) => refuse(),
@@ -96,31 +97,42 @@ pub(crate) fn hand_over(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -
     }
     let any = FailoverKey::default();
     let request_or_any = request.unwrap_or(&any);
-    let names = candidates(at, request_or_any);
+    let names = asked(at, request_or_any);
     let since = *memory.hand_over_since.get_or_insert(at.now.boot);
-    let holds = |peer: &Peer| {
-        is_candidate(request_or_any, peer)
-            .is_some_and(|answer| is_on(answer, control.timeline) && answer.position > control.checkpoint)
-    };
+    let holds = |answer: &PeerAnswer| is_on(answer, control.timeline) && answer.position > control.checkpoint;
     let poll = at.local.peers.as_ref().filter(|poll| poll.asked >= since);
-    if poll.is_some_and(|poll| poll.peers.iter().any(holds)) {
-        return Some(Plan::act(Rule::HandOver, [Action::Release { epoch }]));
+    if poll.is_some_and(|poll| is_enough(at, request_or_any, poll, holds)) {
+        return Some(release(at, epoch, Rule::HandOver));
     }
     if names.is_empty() || at.now.boot.since(since) >= HAND_OVER {
-        return Some(give_up_hand_over(at, epoch));
+        return Some(give_up_hand_over(at, memory, epoch));
     }
     let ask = poll.is_none_or(|poll| at.now.boot.since(poll.asked) >= LOOK_AGAIN);
     let actions = ask.then_some(Action::PollPeers { names });
     Some(Plan::act(Rule::HandOverWait, actions).wake(at.soon(LOOK_AGAIN, WakeReason::Settling)))
 }
 
+/// With the last position of this primary, so that nobody who lacks it counts as close to it.
+fn release(at: &Situation<'_>, epoch: Epoch, rule: Rule) -> Plan {
+    let last = at.local.control().map(|control| control.checkpoint).filter(|last| *last > at.view.status.optime);
+    let status = last.filter(|_| at.permitted()).map(|optime| {
+        let mut slots = at.view.status.slots.clone();
+        slots.extend(
+            at.local.last_slots.clone().into_iter().filter(|(name, _)| at.view.status.slots.contains_key(name)),
+        );
+        slots.insert(slot_name(at.me()), optime.0);
+        Action::WriteStatus { epoch, status: Status { optime, slots, ..at.view.status.clone() } }
+    });
+    Plan::act(rule, status.into_iter().chain([Action::Release { epoch }]))
+}
+
 /// Nobody holds the last record. A switchover is called off; an agent that stops leaves the key to whoever comes.
-fn give_up_hand_over(at: &Situation<'_>, epoch: Epoch) -> Plan {
+fn give_up_hand_over(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch) -> Plan {
     if at.local.stopping {
-        return Plan::act(Rule::HandOver, [Action::Release { epoch }]);
+        return release(at, epoch, Rule::LeaveKey);
     }
     let clear = at.view.failover.as_ref().map(|key| Action::ClearFailover { version: key.version });
-    let start = at.permitted().then_some(Action::Run(Job::StartPrimary { epoch }));
+    let start = at.permitted().then(|| leader::start_primary(at, memory, epoch));
     Plan::act(Rule::HandOverFailed, clear.into_iter().chain(start))
 }
 
@@ -137,14 +149,35 @@ pub(crate) fn candidates(at: &Situation<'_>, request: &FailoverKey) -> Vec<Strin
             && request.member.as_ref().is_none_or(|name| *name == member.name)
             && !member.nofailover()
             && member.state == MemberState::Running
+            && (is_forced(request) || sync::may_take_over(at, &member.name))
     };
     at.view.members.iter().filter(allowed).map(|member| member.name.clone()).collect()
 }
 
-fn is_candidate<'a>(request: &FailoverKey, peer: &'a Peer) -> Option<&'a PeerAnswer> {
-    let answer = peer.answer.as_ref()?;
-    let wanted = request.member.as_ref().is_none_or(|name| *name == peer.name);
-    (wanted && answer.in_recovery && !answer.nofailover && !answer.watchdog_failed).then_some(answer)
+/// A failover to a named node is wanted also where rows are lost by it.
+fn is_forced(request: &FailoverKey) -> bool {
+    request.leader.is_none() && request.member.is_some()
+}
+
+/// Whom to ask: the candidates, and those without whose votes none of them could take over.
+fn asked(at: &Situation<'_>, request: &FailoverKey) -> Vec<String> {
+    let mut names = candidates(at, request);
+    if !names.is_empty() && !is_forced(request) {
+        names.extend(sync::voters(at).filter(|name| at.view.member(name).is_some()).map(str::to_owned));
+        names.sort_unstable();
+        names.dedup();
+    }
+    names
+}
+
+/// A candidate is `good`, and so are as many others as its promotion needs.
+fn is_enough(at: &Situation<'_>, request: &FailoverKey, poll: &PeerPoll, good: impl Fn(&PeerAnswer) -> bool) -> bool {
+    let candidates = candidates(at, request);
+    let may_lead = |answer: &PeerAnswer| answer.in_recovery && !answer.nofailover && !answer.watchdog_failed;
+    let answers = || poll.peers.iter().filter_map(|peer| Some((&peer.name, peer.answer.as_ref()?)));
+    let one = answers().any(|(name, answer)| candidates.contains(name) && may_lead(answer) && good(answer));
+    let votes = answers().filter(|(_, answer)| answer.in_recovery && good(answer)).count();
+    one && (is_forced(request) || votes > sync::votes_needed(at))
 }
 
 /// A position of another timeline says nothing: a former primary that has not been rewound may be "ahead". Who does not tell its
@@ -153,11 +186,9 @@ fn is_on(answer: &PeerAnswer, timeline: Timeline) -> bool {
     answer.timeline.is_none_or(|theirs| theirs == timeline)
 }
 
-fn is_ready(at: &Situation<'_>, request: &FailoverKey, peer: &Peer, primary: &Running) -> bool {
-    is_candidate(request, peer).is_some_and(|answer| {
-        let lag = primary.position.0.saturating_sub(answer.position.0);
-        is_on(answer, primary.timeline) && lag <= at.settings.maximum_lag_on_failover
-    })
+fn is_ready(at: &Situation<'_>, answer: &PeerAnswer, primary: &Running) -> bool {
+    let lag = primary.position.0.saturating_sub(answer.position.0);
+    is_on(answer, primary.timeline) && lag <= at.settings.maximum_lag_on_failover
 }
 
 /// When the request falls due, as an instant to wake up at.

@@ -29,6 +29,8 @@ pub struct View {
     pub status: Status,
     /// Oldest first.
     pub history: Vec<HistoryLine>,
+    /// The newest reservation of a timeline; one of timeline 0 where the key holds what cannot be read.
+    pub reservation: Option<Versioned<Reservation>>,
     pub sync: Option<Versioned<SyncKey>>,
     /// `Some` with an empty value when the key holds `{}`: no request, but a version for compare-and-set.
     pub failover: Option<Versioned<FailoverKey>>,
@@ -62,14 +64,26 @@ impl View {
         self.failover.as_ref().map(|key| &key.value).filter(|key| !key.is_empty())
     }
 
+    /// Members that streamed from the last leader, as its slots tell, and are not registered now.
+    pub fn has_absent_members(&self) -> bool {
+        let registered = |slot: &String| self.members.iter().any(|member| crate::slot_name(&member.name) == *slot);
+        !self.status.retain_slots.iter().all(registered)
+    }
+
     /// The timeline after the newest line of the history; 0 while there is none.
     pub fn history_timeline(&self) -> Timeline {
         self.history.last().map_or(Timeline(0), |line| Timeline(line.timeline.0.saturating_add(1)))
     }
+
+    /// The newest timeline that a server of this cluster has shown itself on.
+    pub fn newest_timeline(&self) -> Timeline {
+        let of_members = self.members.iter().filter_map(|member| member.timeline);
+        of_members.fold(self.history_timeline(), Timeline::max)
+    }
 }
 
 /// The booleans of the interface: JSON `true`, or one of PostgreSQL's spellings of it.
-pub(crate) fn truthy(value: &Value) -> bool {
+pub fn truthy(value: &Value) -> bool {
     match value {
         Value::Bool(flag) => *flag,
         Value::Number(number) => number.as_f64().is_some_and(|n| n != 0.0),
@@ -121,8 +135,8 @@ pub struct Member {
     pub checkpoint_after_promote: Option<bool>,
     pub pending_restart: bool,
     pub pause: bool,
-    /// Fields of the interface that no decision reads (proxy_url, pending_restart_reason, scheduled_restart),
-    /// kept as they are for the tables and the REST API.
+    /// Fields of the interface that have no field here (proxy_url, pending_restart_reason, scheduled_restart), kept as they are for the
+    /// tables and the REST API.
     pub extra: Map<String, Value>,
 }
 
@@ -131,12 +145,23 @@ impl Member {
         self.tags.get(name).is_some_and(truthy)
     }
 
+    /// The member that it is to stream from, instead of the leader.
+    pub fn replicatefrom(&self) -> Option<&str> {
+        self.tags.get("replicatefrom").and_then(Value::as_str).filter(|name| !name.is_empty())
+    }
+
     /// Tagged never to be promoted, in either spelling.
     pub fn nofailover(&self) -> bool {
         match self.tags.get("nofailover") {
             Some(value) => truthy(value),
             None => self.tags.get("failover_priority").and_then(Value::as_i64).is_some_and(|priority| priority <= 0),
         }
+    }
+
+    /// What its server runs with, of a setting that a restart would change; `None`: nothing else than is configured.
+    pub fn limit(&self, setting: &str) -> Option<u64> {
+        let value = self.extra.get("pending_restart_reason")?.get(setting)?.get("old_value")?;
+        value.as_u64().or_else(|| value.as_str()?.parse().ok())
     }
 
     /// The address of the member's PostgreSQL, from `conn_url`: host (without brackets) and port.
@@ -164,6 +189,8 @@ impl Member {
 pub enum MemberState {
     InitializingNewCluster,
     InitdbFailed,
+    CustomBootstrap,
+    CustomBootstrapFailed,
     CreatingReplica,
     Running,
     Starting,
@@ -174,14 +201,16 @@ pub enum MemberState {
     Stopped,
     StopFailed,
     Crashed,
-    /// A state that only others report (custom bootstrap), or one of a later version.
+    /// A state that only others report (starting after a custom bootstrap), or one of a later version.
     Unknown,
 }
 
 impl MemberState {
-    pub const ALL: [MemberState; 13] = [
+    pub const ALL: [MemberState; 15] = [
         MemberState::InitializingNewCluster,
         MemberState::InitdbFailed,
+        MemberState::CustomBootstrap,
+        MemberState::CustomBootstrapFailed,
         MemberState::CreatingReplica,
         MemberState::Running,
         MemberState::Starting,
@@ -199,6 +228,8 @@ impl MemberState {
         match self {
             MemberState::InitializingNewCluster => "initializing new cluster",
             MemberState::InitdbFailed => "initdb failed",
+            MemberState::CustomBootstrap => "running custom bootstrap script",
+            MemberState::CustomBootstrapFailed => "custom bootstrap failed",
             MemberState::CreatingReplica => "creating replica",
             MemberState::Running => "running",
             MemberState::Starting => "starting",
@@ -271,6 +302,16 @@ pub struct HistoryLine {
     /// ISO 8601 with offset.
     pub timestamp: Option<String>,
     pub new_leader: Option<String>,
+}
+
+/// pgherd's own key `pgherd/timelines`: the newest timeline that was reserved for a promotion. It only grows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reservation {
+    pub timeline: Timeline,
+    /// The leadership that reserved it; a promotion that is repeated under it takes the same one.
+    pub epoch: Epoch,
+    /// For people who look at the key.
+    pub leader: String,
 }
 
 /// The `sync` key.

@@ -43,7 +43,9 @@ fn writer(at: &Situation<'_>, memory: &Memory) -> Plan {
     let stopping = at.local.job.as_ref().is_some_and(|job| matches!(job.job, Job::Stop(_)));
     match at.permit {
         Permit::Paused { .. } => Plan::wait(Rule::StoreUnreachable),
-        Permit::Until { .. } if at.permit.remaining(at.now.boot) > ORDERLY_STOP => Plan::wait(Rule::LeadWithoutStore),
+        Permit::Until { .. } if at.permit.remaining(at.now.boot) > ORDERLY_STOP => {
+            Plan::wait(if memory.failsafe.gives(at.permit) { Rule::LeadByFailsafe } else { Rule::LeadWithoutStore })
+        }
         Permit::Until { .. } if !at.permitted() => Plan::act(Rule::PermitOver, [Action::Fence]),
         Permit::Until { .. } if stopping => Plan::wait(Rule::JobInProgress),
         Permit::Until { .. } => Plan::act(Rule::StopBeforePermitEnds, [Action::Run(Job::Stop(StopMode::Fast))]),

@@ -45,7 +45,7 @@ impl World {
         if deadline == Boot::NEVER {
             return;
         }
-        let wait = deadline.since(self.boot(node));
+        let wait = self.nodes[node].clock.takes(deadline.since(self.boot(node)));
         let late = if self.rng.chance(20) { self.rng.millis(10, 120) } else { self.rng.micros(50, 2000) };
         self.after(wait + late, Event::Postgres { node, postmaster, event: PostgresEvent::Deadline });
     }
@@ -56,7 +56,7 @@ impl World {
             return;
         };
         let Some(guard) = server.guard.as_mut() else { return };
-        if !guard.alive || guard.deadline > boot || server.phase == Phase::Dying {
+        if !guard.alive || guard.deadline > boot || matches!(server.phase, Phase::Dying | Phase::DiskWait) {
             return;
         }
         guard.deadline = Boot::ZERO;
@@ -74,7 +74,7 @@ impl World {
         let longest = u64::try_from(STOP_TIME.as_millis()).expect("half a second") - 150;
         let takes = if self.rng.chance(100) { self.rng.millis(100, longest) } else { self.rng.millis(20, 180) };
         let Some(server) = self.nodes[node].postgres.server.as_mut() else { return };
-        if server.phase == Phase::Dying {
+        if matches!(server.phase, Phase::Dying | Phase::DiskWait) {
             return;
         }
         server.phase = Phase::Dying;

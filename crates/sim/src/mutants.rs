@@ -25,10 +25,46 @@ pub enum Mutant {
     GuardDeathIgnored,
     /// A candidate is believed to hold whatever was asked for.
     HandOverToAnyone,
+    /// Standbys count as having flushed, and as listed, whatever they say.
+    StandbysAlwaysFlushed,
+    /// The server is told its new names before the `sync` key says what holds under both.
+    NamesBeforeKey,
+    /// A promoted server's commits wait for nobody until the next look.
+    PromotedWithoutNames,
+    /// So do those of a crashed primary that is started again.
+    RestartedWithoutNames,
+    /// That commits wait at all is news to a standby that is promoted.
+    StandbyWithoutNames,
+    /// Clients are let in as soon as a primary is up.
+    AdmitAtOnce,
+    /// Names count a second after they were set, whatever the checkpointer does.
+    CheckpointerNotAsked,
+    /// A server is promoted onto whatever timeline it finds, and nothing is reserved.
+    PromoteUnreserved,
+    /// The permit of failsafe mode counts from the last answer, not from before the first question.
+    CountFromLastAnswer,
+    /// In failsafe mode a member that does not answer counts as one that agrees.
+    SilenceAgrees,
+    /// A member agrees in failsafe mode and does not bind itself.
+    ForgetPromise,
+    /// An entrypoint passes a server's answer on without asking the route again.
+    AnswerAfterTheRoute,
+    /// A standby takes itself for further than anybody.
+    LagNotSeen,
+    /// The agent's restart does not find the session again.
+    SessionForgotten,
+    /// Nobody asks the write probe whether the disk answers.
+    ProbeNotAsked,
+    /// A node does not see that its cluster is to follow another one.
+    StandbyClusterNotSeen,
+    /// Nobody notices that a standby's replay has paused for want of a setting.
+    StarvationNotSeen,
+    /// A standby's slot is moved to the end of its log, not to where the consumer is.
+    SlotsMovedToTheEnd,
 }
 
 impl Mutant {
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 29] = [
         Mutant::CountFromAcknowledgement,
         Mutant::CountFromTheWrite,
         Mutant::ReadRenews,
@@ -40,6 +76,24 @@ impl Mutant {
         Mutant::ConfiguredTtl,
         Mutant::GuardDeathIgnored,
         Mutant::HandOverToAnyone,
+        Mutant::StandbysAlwaysFlushed,
+        Mutant::NamesBeforeKey,
+        Mutant::PromotedWithoutNames,
+        Mutant::RestartedWithoutNames,
+        Mutant::StandbyWithoutNames,
+        Mutant::AdmitAtOnce,
+        Mutant::CheckpointerNotAsked,
+        Mutant::PromoteUnreserved,
+        Mutant::CountFromLastAnswer,
+        Mutant::SilenceAgrees,
+        Mutant::ForgetPromise,
+        Mutant::AnswerAfterTheRoute,
+        Mutant::LagNotSeen,
+        Mutant::SessionForgotten,
+        Mutant::ProbeNotAsked,
+        Mutant::StandbyClusterNotSeen,
+        Mutant::StarvationNotSeen,
+        Mutant::SlotsMovedToTheEnd,
     ];
 
     /// As `--mutant` takes it.

@@ -11,6 +11,7 @@ use crate::rng::Rng;
 pub enum Place {
     Node(usize),
     Store(usize),
+    Entry(usize),
 }
 
 #[derive(Debug, Default)]
@@ -19,6 +20,10 @@ pub struct Network {
     blocked: BTreeMap<(Place, Place), u32>,
     /// What a message takes at most beside its usual time.
     pub slow: Duration,
+    /// Questions to other agents that get no answer in time, in a thousand; of those that do, every answer is as late as it may be.
+    pub lost_polls: u64,
+    /// What one agent asks another arrives twice: sent again by something in between.
+    pub duplicates: bool,
 }
 
 /// What meets a partition is sent again at the next multiple of this, in its old order.

@@ -9,7 +9,11 @@ use pgherd_ha::Rule;
 
 use crate::checkers::{Checks, Violation};
 use crate::clients::Clients;
-use crate::faults::FaultEvent;
+use crate::clock::Clock;
+use crate::consumer::Consumer;
+use crate::disk::Disk;
+use crate::entrypoint::{ENTRYPOINTS, EntryEvent, Entrypoint};
+use crate::faults::{FaultEvent, Planned, storm};
 use crate::mutants::Mutant;
 use crate::network::{GIVE_UP, Network, Place, RETRANSMIT};
 use crate::node::{AgentEvent, Node};
@@ -36,15 +40,23 @@ pub struct World {
     pub network: Network,
     pub store: Ensemble,
     pub nodes: Vec<Node>,
+    pub entrypoints: [Entrypoint; ENTRYPOINTS],
     pub clients: Clients,
+    pub consumer: Consumer,
     pub checks: Checks,
     pub trace: Trace,
     /// The rules that decided something.
     pub rules: BTreeSet<Rule>,
     /// The storm is over.
     pub calm: bool,
+    /// How late an overloaded machine lets an agent do something.
+    pub overload: Duration,
     pub events: u64,
     pub faults: u64,
+    /// What the storm consists of.
+    pub storm: Vec<Planned>,
+    /// `max_connections` as configured; a server takes it when it starts.
+    pub limit: u64,
     queue: BTreeMap<(Duration, u64), Event>,
     number: u64,
 }
@@ -73,13 +85,28 @@ pub enum Event {
         life: u64,
         event: AgentEvent,
     },
+    /// From another agent, to the process that runs when it arrives.
+    ToAgent {
+        node: usize,
+        event: AgentEvent,
+    },
     Postgres {
         node: usize,
         postmaster: u64,
         event: PostgresEvent,
     },
     DirectClient(usize),
-    RoutedClient,
+    Entry {
+        entry: usize,
+        event: EntryEvent,
+    },
+    /// A client's write, on its way to the postmaster that its entrypoint has chosen.
+    Query {
+        node: usize,
+        postmaster: u64,
+        entry: usize,
+        write: u64,
+    },
     Fault(FaultEvent),
 }
 
@@ -97,8 +124,12 @@ impl World {
     pub fn new(seed: u64, mutant: Option<Mutant>, print: bool) -> World {
         let mut rng = Rng::new(seed);
         let scenario = Scenario::new(&mut rng.fork());
+        let planned = storm(&scenario, &mut rng.fork());
         let store = Ensemble::new(&mut rng, scenario.tick, scenario.longest_session);
-        let nodes = (0..NODES).map(|_| Node::new(rng.millis(1_000_000, 100_000_000))).collect();
+        let lies = scenario.lying_disks;
+        let disk = |rng: &mut Rng| Disk { lies: rng.chance(lies), ..Disk::default() };
+        let nodes = (0..NODES).map(|_| Node::new(Clock::new(&mut rng), disk(&mut rng))).collect();
+        let entrypoints = std::array::from_fn(|_| Entrypoint::new(&mut rng));
         let mut world = World {
             now: Duration::ZERO,
             orderly: scenario.orderly(),
@@ -107,14 +138,19 @@ impl World {
             network: Network::default(),
             store,
             nodes,
+            entrypoints,
             clients: Clients::default(),
+            consumer: Consumer::default(),
             checks: Checks::default(),
             trace: Trace::new(print),
             rules: BTreeSet::new(),
             calm: false,
+            overload: Duration::ZERO,
             events: 0,
             faults: 0,
+            storm: planned,
             queue: BTreeMap::new(),
+            limit: 100,
             number: 0,
             rng,
         };
@@ -132,7 +168,14 @@ impl World {
             self.after(starts, Event::Fault(FaultEvent::StartAgent(node)));
             self.after(starts, Event::DirectClient(node));
         }
-        self.after(Duration::from_secs(1), Event::RoutedClient);
+        self.begin_entrypoints();
+        if let Some(standby) = &self.scenario.born_following {
+            let (copied, alone) = (standby.upstream.is_none(), self.rng.millis(15_000, 40_000));
+            if copied {
+                self.after(Duration::from_secs(10), Event::Fault(FaultEvent::NameOtherCluster));
+            }
+            self.after(alone, Event::Fault(FaultEvent::StandAlone));
+        }
     }
 
     /// Runs until `until`, or until a checker objects.
@@ -165,9 +208,11 @@ impl World {
             Event::ToServer { server, message } => self.store_receives(server, message),
             Event::Store(event) => self.store_event(event),
             Event::ToClient { node, life, .. } | Event::Agent { node, life, .. } => self.post_to(node, life, event),
+            Event::ToAgent { node, event } => self.post_to_whoever_runs(node, event),
             Event::Postgres { node, postmaster, event } => self.postgres_event(node, postmaster, event),
             Event::DirectClient(node) => self.direct_write(node),
-            Event::RoutedClient => self.routed_write(),
+            Event::Entry { entry, event } => self.entry_event(entry, event),
+            Event::Query { node, postmaster, entry, write } => self.query_arrives(node, postmaster, entry, write),
             Event::Fault(event) => self.fault_event(event),
         }
     }

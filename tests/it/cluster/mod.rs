@@ -1,12 +1,30 @@
 //! Whole clusters as users run them, and what happens to them. Each test has a cluster of its own.
 
 mod bootstrap;
+mod cascading;
 mod commands;
 mod drill;
+mod failsafe;
 mod faults;
 mod garbage;
 mod guard;
+mod hooks;
+mod kills;
+mod outlying;
+mod own_bootstrap;
 mod patronictl;
 mod pause;
+mod pgbackrest;
 mod rejoin;
+mod replica_methods;
 mod restart;
+mod restart_conditions;
+mod server_files;
+mod settings;
+mod slots;
+mod standby_cluster;
+mod stuck_disk;
+mod synchronous;
+mod timelines;
+mod timeouts;
+mod watchdog;

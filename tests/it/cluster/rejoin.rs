@@ -1,8 +1,11 @@
 //! A primary is lost with rows that nobody else has, and comes back to a cluster that has gone on without them.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
 use crate::harness::cluster::{Cluster, LONG};
+use crate::harness::cut::Cut;
 use crate::harness::eventually;
 use crate::harness::process::Process;
 
@@ -56,6 +59,77 @@ fn without_pg_rewind_a_diverged_primary_is_copied_anew() {
     assert_equal(&cluster, &old, &new);
     let log = cluster.log(&old);
     assert!(log.contains("base backup of") && !log.contains("rewind done"), "it was not copied\n{log}");
+}
+
+#[test]
+fn a_former_primary_archives_what_nobody_else_will() {
+    let cluster = Cluster::start(2);
+    let (open, archive) = (cluster.directory().join("open"), cluster.directory().join("archive"));
+    std::fs::create_dir(&archive).expect("a directory");
+    std::fs::set_permissions(&archive, PermissionsExt::from_mode(0o777)).expect("its mode can be set");
+    let command = format!("test -e {} && cp %p {}/%f", open.display(), archive.display());
+    cluster.configure(&json!({"postgresql": {"parameters": {"archive_mode": "on", "archive_command": command}}}));
+    let leader = cluster.leader();
+    eventually("the setting waits for a restart", LONG, || match cluster.status(&leader)? {
+        status if status["pending_restart"] == true => Ok(()),
+        other => Err(other.to_string()),
+    });
+    let (status, text) = cluster.rest(&leader, "POST", "/restart", "{}").expect("an answer");
+    assert_eq!(status, 200, "{text}");
+    cluster.wait_healthy();
+    let segment = cluster.sql(&leader, "SELECT pg_walfile_name(pg_switch_wal())").expect("a primary").remove(0);
+    let (old, new) = diverge(&cluster);
+    assert_eq!(old, leader);
+    std::fs::write(&open, "").expect("a file");
+    cluster.start_agent(&old);
+    assert_equal(&cluster, &old, &new);
+    let log = cluster.log(&old);
+    let (archived, rewound) = (log.find(&format!("archived the log file {segment}")), log.find("rewind done"));
+    assert!(archived.is_some() && archived < rewound, "{log}");
+    assert!(archive.join(segment).exists());
+}
+
+/// Whatever is half done is never started, and is replaced by a copy.
+fn a_rewind_that_dies_at(word: &str) {
+    let cluster = Cluster::start(2);
+    cluster.configure(&json!({"postgresql": {"use_pg_rewind": true}}));
+    let (old, new) = diverge(&cluster);
+    let data_dir = cluster.node(&old).data_dir;
+    Cut::install(&cluster, &old, "pg_rewind").at(&cluster, &old, word);
+    assert!(cluster.postmaster(&old).is_none() && data_dir.join("pgherd.incomplete").symlink_metadata().is_ok());
+    cluster.start_agent(&old);
+    assert_equal(&cluster, &old, &new);
+    let log = cluster.log(&old);
+    assert!(log.contains("base backup of") && !log.contains("rewind done"), "it was not copied\n{log}");
+}
+
+#[test]
+fn a_rewind_that_dies_before_it_begins_is_made_good_by_a_copy() {
+    a_rewind_that_dies_at("servers diverged");
+}
+
+#[test]
+fn a_rewind_that_dies_in_the_middle_is_made_good_by_a_copy() {
+    a_rewind_that_dies_at("need to copy");
+}
+
+#[test]
+fn a_rewind_that_dies_at_its_end_is_made_good_by_a_copy() {
+    a_rewind_that_dies_at("its end");
+}
+
+#[test]
+fn copies_that_die_at_every_step_are_made_again() {
+    let cluster = Cluster::start(2);
+    cluster.configure(&json!({"postgresql": {"use_pg_rewind": false}}));
+    let (old, new) = diverge(&cluster);
+    let cut = Cut::install(&cluster, &old, "pg_basebackup");
+    for word in ["its start", " kB (", "its end"] {
+        cut.at(&cluster, &old, word);
+        assert!(cluster.postmaster(&old).is_none());
+    }
+    cluster.start_agent(&old);
+    assert_equal(&cluster, &old, &new);
 }
 
 #[test]

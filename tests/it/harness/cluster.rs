@@ -176,6 +176,23 @@ impl Cluster {
         self.postmaster(node)?.parent().filter(|parent| parent.name() == "pgherd-guard")
     }
 
+    /// Changes what the demo has recorded of itself.
+    pub fn change_state(&self, change: impl FnOnce(&mut Value)) {
+        let mut state = self.state();
+        change(&mut state);
+        std::fs::write(self.directory().join("state.json"), state.to_string()).expect("the state can be written");
+    }
+
+    /// Gives a node these tags in place of those that it has.
+    pub fn tag(&self, node: &str, tags: &Value) {
+        let config = self.node(node).config;
+        let text = std::fs::read_to_string(&config).expect("its file");
+        let kept: String = text.split_inclusive('\n').filter(|line| !line.starts_with("tags: ")).collect();
+        std::fs::write(&config, format!("{kept}tags: {tags}\n")).expect("its file");
+        let (status, text) = self.rest(node, "POST", "/reload", "").expect("an answer");
+        assert_eq!(status, 202, "{text}");
+    }
+
     /// Starts the agent of a node again, as its service would; the former one must have ended.
     pub fn start_agent(&self, node: &str) -> Process {
         assert!(!self.node(node).agent.is_alive(), "the agent of {node} runs");
@@ -189,6 +206,19 @@ impl Cluster {
         agent
     }
 
+    pub fn store(&self) -> Process {
+        process(&self.state()["store"])
+    }
+
+    /// Starts the store again on its data; the former process must have ended.
+    pub fn start_store(&self) {
+        assert!(!self.store().is_alive(), "the store runs");
+        let mut state = self.state();
+        let store = self.launch(&state["store"]["launch"]);
+        state["store"]["identity"] = json!({ "pid": store.pid, "started_ticks": store.started });
+        std::fs::write(self.directory().join("state.json"), state.to_string()).expect("the state can be written");
+    }
+
     /// As the demo does it: only its own marks in the environment, a session of its own, the output to its log.
     fn launch(&self, launch: &Value) -> Process {
         let log = std::fs::File::options().append(true).open(launch["log"].as_str().expect("a log")).expect("its log");
@@ -198,9 +228,11 @@ impl Cluster {
         }
         command.current_dir(self.directory()).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.directory()).env("LC_ALL", "C.UTF-8").env("PGHERD_DEMO_DIRECTORY", self.directory());
-        command.env("PGHERD_DEMO_NODE", launch["node"].as_str().expect("a node"));
+        if let Some(node) = launch["node"].as_str() {
+            command.env("PGHERD_DEMO_NODE", node);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log).process_group(0);
-        let mut child = command.spawn().expect("the agent can be started");
+        let mut child = command.spawn().expect("the program can be started");
         let process = Process::of(i32::try_from(child.id()).expect("a pid")).expect("it has just been started");
         // Somebody has to take its exit code.
         std::thread::spawn(move || child.wait());
@@ -279,11 +311,19 @@ impl Cluster {
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }
 
-    /// Changes the dynamic configuration.
+    /// Changes the dynamic configuration, through any agent that runs.
     pub fn configure(&self, change: &Value) {
-        let name = self.nodes()[0].name.clone();
-        let (status, text) = self.rest(&name, "PATCH", "/config", &change.to_string()).expect("an answer");
+        let node = self.nodes().into_iter().find(|node| node.agent.is_alive()).expect("an agent");
+        let (status, text) = self.rest(&node.name, "PATCH", "/config", &change.to_string()).expect("an answer");
         assert_eq!(status, 200, "{text}");
+    }
+
+    /// Changes a node's own file; its agent reads it when it is told to, or starts.
+    pub fn edit(&self, node: &str, from: &str, to: &str) {
+        let file = self.node(node).config;
+        let text = std::fs::read_to_string(&file).expect("the node's file");
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        std::fs::write(&file, text.replacen(from, to, 1)).expect("the node's file");
     }
 
     /// The members as one of them sees the cluster.
@@ -342,6 +382,18 @@ impl Cluster {
         config.host("127.0.0.1").port(port).user("postgres").dbname("postgres").password(password);
         config.connect_timeout(ANSWER);
         config
+    }
+
+    /// Whether a client gets in with this; else the server's words with their code.
+    pub fn connects(&self, config: &tokio_postgres::Config) -> Result<(), String> {
+        let limited = async { tokio::time::timeout(LONG, config.connect(NoTls)).await };
+        match self.runtime.block_on(limited).map_err(|_| "no answer".to_owned())? {
+            Ok(_) => Ok(()),
+            Err(error) => Err(match error.as_db_error() {
+                Some(server) => format!("{}: {}", server.code().code(), server.message()),
+                None => format!("{error:?}"),
+            }),
+        }
     }
 
     /// Runs SQL on a port in a session of its own: the first column of each row, or the error in full.

@@ -4,7 +4,9 @@
 //! by what the kernel keeps of them: the test by `/proc/self/exe`, `pgherd` by a descriptor that the test inherits.
 
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{Mode, OFlags};
@@ -42,4 +44,20 @@ pub fn passed_as_postgres(test: &str) -> bool {
         .expect("run this test again");
     assert!(status.success(), "{test} failed as user postgres ({status}); its output is above");
     true
+}
+
+/// Whose it is: user and group.
+pub fn owner(path: &Path) -> (u32, u32) {
+    let found = std::fs::metadata(path).expect("it is there");
+    (found.uid(), found.gid())
+}
+
+/// Gives a whole directory to somebody.
+pub fn give(path: &Path, uid: u32, gid: u32) {
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid)).expect("its owner can be set");
+    if path.is_dir() && !path.is_symlink() {
+        for entry in std::fs::read_dir(path).expect("listed").flatten() {
+            give(&entry.path(), uid, gid);
+        }
+    }
 }

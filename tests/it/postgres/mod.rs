@@ -1,6 +1,8 @@
 //! What the agent does to a PostgreSQL server (`pgherd_agent::postgres`), on real servers.
 
+mod acceptance;
 mod node;
+mod timelines;
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,7 @@ use tokio::sync::watch;
 async fn clone_of(leader: &mut Node, directory: &std::path::Path, name: &str) -> Node {
     let mut node = Node::new(directory, name);
     let (progress, seen) = watch::channel(CopyProgress::default());
-    base_backup(&node.server, &leader.upstream(), LIMIT, &progress)
+    base_backup(&node.server, &leader.upstream(), LIMIT, false, &progress)
         .await
         .unwrap_or_else(|error| panic!("{}", error.full()));
     assert!(seen.borrow().total > 0, "no progress was told");
@@ -203,7 +205,7 @@ fn a_rewind_that_cannot_begin_leaves_the_directory_as_it_was() {
         let before = control_data::read(&primary.server).await.expect("control data");
         let mut server = primary.server.clone();
         server.basebackup_options.push(pgherd_agent::postgres::ToolOption::flag("no-such-option"));
-        base_backup(&server, &nobody, LIMIT, &progress).await.expect_err("no such option");
+        base_backup(&server, &nobody, LIMIT, false, &progress).await.expect_err("no such option");
         assert_eq!(control_data::read(&primary.server).await.expect("control data"), before);
         let left = std::fs::read_dir(&directory).expect("a directory").flatten();
         assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().contains(".pgherd-new")));

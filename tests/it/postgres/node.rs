@@ -85,8 +85,8 @@ impl Node {
         self.configure(&Recovery::Standby { upstream: Some(leader.upstream()) }).await
     }
 
-    /// Starts it with the files as they are, and waits until it accepts connections.
-    pub async fn start(&mut self) {
+    /// Starts it with the files as they are.
+    pub async fn launch(&mut self) {
         let control = control_data::read(&self.server).await.expect("control data");
         let standby = self.server.data_dir.join("standby.signal").exists().then_some(&control);
         let log = self.server.data_dir.with_extension("log");
@@ -99,6 +99,11 @@ impl Node {
             .spawn()
             .expect("postgres starts");
         self.child = Some(child);
+    }
+
+    /// Starts it with the files as they are, and waits until it accepts connections.
+    pub async fn start(&mut self) {
+        self.launch().await;
         let started = Instant::now();
         while let Err(error) = self.connection.connect().await {
             assert!(started.elapsed() < LIMIT, "{}: {}\n{}", self.server.name, error.full(), self.log());
@@ -136,6 +141,15 @@ impl Node {
         let position = leader.observe().await.flush_lsn;
         self.until("the leader's position", |seen| seen.standby.as_ref().is_some_and(|it| it.replay_lsn >= position))
             .await;
+    }
+
+    /// Waits until PostgreSQL's archiver has put a file there.
+    pub async fn until_archived(&self, archive: &std::path::Path, file: &str) {
+        let started = Instant::now();
+        while !archive.join(file).exists() {
+            assert!(started.elapsed() < LIMIT, "{}: {file} is not archived\n{}", self.server.name, self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub async fn execute(&mut self, sql: &str) {

@@ -118,6 +118,7 @@ fn standby() -> NodeRoute {
         lsn: Some(Lsn(1)),
         lag: Some(0),
         noloadbalance: false,
+        standby_leader: false,
         state: "running".into(),
     }
 }

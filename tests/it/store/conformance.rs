@@ -75,6 +75,7 @@ async fn a_load_shows_every_key() {
         (Key::Sync, r#"{"leader":"one","quorum":0,"sync_standby":"two"}"#),
         (Key::Failover, "{}"),
         (Key::Failsafe, r#"{"one":"http://h:8008/patroni"}"#),
+        (Key::Timelines, r#"{"timeline":4,"epoch":9,"leader":"one"}"#),
     ] {
         one.store.write(key, value.as_bytes(), Expect::Any).await.expect("the server runs");
     }
@@ -89,6 +90,7 @@ async fn a_load_shows_every_key() {
     assert_eq!(view.sync.map(|sync| sync.value.sync_standby), Some(vec!["two".to_owned()]));
     assert!(view.failover.is_some_and(|request| request.value.is_empty()), "a cleared request still has a version");
     assert_eq!(view.failsafe.len(), 1);
+    assert_eq!(view.reservation.map(|key| (key.value.timeline.0, key.version)), Some((4, 0)));
     one.store.write(Key::Status, br#"{"optime":43}"#, Expect::Any).await.expect("the server runs");
     assert_eq!(load(&two).await.status.optime.0, 43);
 

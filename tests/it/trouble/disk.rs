@@ -92,3 +92,50 @@ fn a_full_disk_is_named_and_the_node_comes_back_when_there_is_room() {
     drop(disk);
     std::fs::rename(&kept, &data_dir).expect("the test's own cluster");
 }
+
+#[test]
+fn the_old_data_goes_before_its_copy_is_complete_only_with_consent() {
+    if !rustix::process::geteuid().is_root() {
+        return notes::skip("only root may mount a small file system");
+    }
+    let standby = Standby::start();
+    let (cluster, node) = (&standby.cluster, standby.node());
+    let rows = "CREATE TABLE rows AS SELECT repeat('x', 1000) AS x FROM generate_series(1, 40000)";
+    cluster.sql(&cluster.leader(), rows).expect("the primary has room");
+    cluster.shows(&standby.name, "SELECT count(*) FROM rows", &["40000"]);
+    standby.stop();
+    let place = node.data_dir.parent().expect("the node's directory").to_owned();
+    let kept = cluster.directory().join("kept");
+    std::fs::rename(&place, &kept).expect("the test's own cluster");
+    std::fs::create_dir(&place).expect("a place to mount at");
+    let disk = match SmallDisk::mount(&place, 400) {
+        Ok(disk) => disk,
+        Err(why) => return notes::skip(&format!("no file system can be mounted: {why}")),
+    };
+    let copied = Command::new("cp").arg("-a").arg(format!("{}/.", kept.display())).arg(&place).status();
+    assert!(copied.expect("cp runs").success());
+    cluster.start_agent(&standby.name);
+    cluster.wait_healthy();
+
+    // There are 67 MB to copy.
+    let fill = std::fs::File::options().write(true).open(disk.fill()).expect("the test's own file");
+    fill.set_len(fill.metadata().expect("a file").len() - (50 << 20)).expect("it can be cut");
+    let reinitialize = |force: bool| {
+        let order = format!(r#"{{"force": {force}}}"#);
+        let (status, text) = cluster.rest(&standby.name, "POST", "/reinitialize", &order).expect("an answer");
+        assert_eq!(status, 200, "{text}");
+    };
+    let system = std::fs::read(node.data_dir.join("PG_VERSION")).expect("a data directory");
+    standby.complains_after(|| reinitialize(false), &[&messages::COPY_DISK_FULL, &messages::COPY_TOO_LARGE]);
+    assert_eq!(std::fs::read(node.data_dir.join("PG_VERSION")).expect("it is untouched"), system);
+    cluster.wait_healthy();
+    reinitialize(true);
+    eventually("the old data is removed first", LONG, || {
+        let log = standby.news();
+        if log.contains("removing the old data, as was consented to") { Ok(()) } else { Err(log) }
+    });
+    cluster.wait_healthy();
+    cluster.shows(&standby.name, "SELECT count(*) FROM rows", &["40000"]);
+    standby.stop();
+    drop(disk);
+}

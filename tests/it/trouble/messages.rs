@@ -58,14 +58,14 @@ troubles! {
     OTHER_MODE Waits ["the data directory cannot be used and is left untouched", "its mode is"];
     NO_DATA_DIRECTORY Waits ["the data directory cannot be used and is left untouched", "has no PG_VERSION"];
     SUPERUSER_PASSWORD Waits ["PostgreSQL runs and does not let this agent in as user"];
-    COPY_PASSWORD Waits ["base backup failed after", "this node logs in there as"];
+    COPY_PASSWORD Waits ["replica creation failed after", "this node logs in there as"];
     STREAM_PASSWORD Waits ["this standby does not stream from", "this node logs in there as"];
     STREAM_REFUSED Waits ["this standby does not stream from", "pg_hba.conf needs a line"];
     STREAM_UNREACHABLE Waits ["this standby does not stream from", "cannot connect to PostgreSQL at", "is that server up"];
     DISK_FULL Waits ["the disk under", "is full", "PostgreSQL refuses writes"];
     ENDED_DISK_FULL Waits ["PostgreSQL in", "has ended", "and its disk is full"];
-    COPY_DISK_FULL Waits ["base backup failed after", "nothing half-made is started"];
-    COPY_TOO_LARGE Waits ["base backup failed after", "the copy needs"];
+    COPY_DISK_FULL Waits ["replica creation failed after", "nothing half-made is started"];
+    COPY_TOO_LARGE Waits ["replica creation failed after", "the copy needs"];
 }
 
 impl Trouble {

@@ -59,11 +59,7 @@ impl Standby {
     /// The same of an agent that runs.
     pub fn complains(&self, troubles: &[&Trouble], mend: impl FnOnce()) {
         let begun = Instant::now();
-        eventually("the agent says what is wrong", LONG, || {
-            let log = self.news();
-            let said = troubles.iter().map(|trouble| trouble.said_in(&log));
-            said.reduce(Result::or).expect("something is to be said")
-        });
+        self.says_one_of(troubles);
         mend();
         self.cluster.wait_healthy();
         let log = self.news();
@@ -73,6 +69,21 @@ impl Standby {
             let allowed = usize::try_from(begun.elapsed().as_secs() / 30).expect("a small number") + 1;
             assert!(lines.len() <= allowed, "said too often: {lines:#?}");
         }
+    }
+
+    /// Waits until an agent that runs says one of these, after `order`.
+    pub fn complains_after(&self, order: impl FnOnce(), troubles: &[&Trouble]) {
+        self.read.set(self.cluster.log(&self.name).len());
+        order();
+        self.says_one_of(troubles);
+    }
+
+    fn says_one_of(&self, troubles: &[&Trouble]) {
+        eventually("the agent says what is wrong", LONG, || {
+            let log = self.news();
+            let said = troubles.iter().map(|trouble| trouble.said_in(&log));
+            said.reduce(Result::or).expect("something is to be said")
+        });
     }
 
     /// What has been logged since it was stopped, or was last well.

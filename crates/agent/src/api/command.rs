@@ -42,6 +42,8 @@ pub struct RestartFilter {
     pub postgres_version: Option<PostgresVersion>,
     /// Only when a restart is pending.
     pub restart_pending: bool,
+    /// Also where standbys would have less of some settings than their primary then. An extension of the interface.
+    pub unordered: bool,
     pub timeout: Option<Duration>,
 }
 
@@ -112,6 +114,8 @@ pub enum RestartOutcome {
     /// Started, but not ready within the time.
     StillStarting,
     Failed,
+    /// The decision said no, and why.
+    Refused(String),
     /// Not the role, not an older version, or no restart pending.
     ConditionsNotMet,
     /// The action that is in progress.
@@ -125,6 +129,7 @@ impl fmt::Display for RestartOutcome {
             RestartOutcome::Done => f.write_str("restarted successfully"),
             RestartOutcome::StillStarting => f.write_str("postgres is still starting"),
             RestartOutcome::Failed => f.write_str("restart failed"),
+            RestartOutcome::Refused(why) => write!(f, "restart failed: {why}"),
             RestartOutcome::ConditionsNotMet => f.write_str("restart conditions are not satisfied"),
             RestartOutcome::Busy(action) => write!(f, "{action} already in progress"),
         }

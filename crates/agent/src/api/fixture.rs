@@ -1,5 +1,6 @@
 //! What the tests of this module share: a snapshot of a healthy node, a store in memory, and the API over both.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tower::ServiceExt;
 
 use super::router::{ClientAddress, router};
 use super::snapshot::*;
-use super::{ApiState, Command, PeerClient, QUEUE, RouteSource, Settings};
+use super::{ApiState, Command, FAILSAFE_QUEUE, FailsafeQuestion, PeerClient, QUEUE, RouteSource, Settings};
 
 pub const EPOCH: Epoch = Epoch(7);
 
@@ -35,10 +36,13 @@ pub fn snapshot(now: Boot) -> Snapshot {
         state: MemberState::Running,
         role: Role::Primary,
         leader: None,
+        clients_held: false,
         observation: Some(observation(now, WalPosition::Primary { flushed: Lsn(0x300_0088) })),
         view: Some(LoadedView { view: Arc::new(view()), loaded: now }),
         paused: false,
-        failsafe_active: false,
+        settled: false,
+        failsafe_until: None,
+        failsafe_members: BTreeMap::new(),
         dcs_last_seen: 1_763_800_000,
         tags: Map::new(),
         system_id: Some(SystemId(7_123_456_789_012_345_678)),
@@ -134,6 +138,7 @@ pub fn node_route() -> NodeRoute {
         lsn: Some(Lsn(1)),
         lag: None,
         noloadbalance: false,
+        standby_leader: false,
         state: "running".into(),
     }
 }
@@ -263,6 +268,7 @@ pub struct Fixture {
     pub store: Arc<FakeStore>,
     pub api: ApiState,
     pub commands: mpsc::Receiver<Command>,
+    pub questions: mpsc::Receiver<FailsafeQuestion>,
     pub route: watch::Sender<Arc<NodeRoute>>,
 }
 
@@ -272,6 +278,7 @@ impl Fixture {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let store = Arc::new(FakeStore::new(view));
         let (sender, commands) = mpsc::channel(QUEUE);
+        let (failsafe, questions) = mpsc::channel(FAILSAFE_QUEUE);
         let (route, mut node) = watch::channel(Arc::new(node_route()));
         node.mark_changed();
         let api = ApiState {
@@ -279,11 +286,12 @@ impl Fixture {
             permit: Arc::new(ArcSwap::from_pointee(Permit::None)),
             route: RouteSource::new(node),
             commands: sender,
+            failsafe,
             store: store.clone(),
             peers: PeerClient::new(None, Duration::from_secs(1)).expect("a client"),
             settings: Arc::new(ArcSwap::from_pointee(Settings::default())),
         };
-        Fixture { store, api, commands, route }
+        Fixture { store, api, commands, questions, route }
     }
 
     pub fn change(&self, change: impl FnOnce(&mut Snapshot)) {

@@ -15,6 +15,7 @@ use super::snapshot::{Snapshot, SynchronousMode, WalPosition};
 pub struct Facts<'a> {
     /// The leader key is believed ours.
     pub leader: bool,
+    pub clients_held: bool,
     pub standby_cluster: bool,
     pub paused: bool,
     /// The last load of the store is recent.
@@ -51,6 +52,7 @@ impl<'a> Facts<'a> {
         let optime = view.map_or(0, |view| view.status.optime.0);
         Facts {
             leader: snapshot.is_leader(permit, now),
+            clients_held: snapshot.clients_held,
             standby_cluster: snapshot.dynamic.standby_cluster,
             paused: snapshot.paused,
             view_fresh: view.is_some(),
@@ -63,7 +65,7 @@ impl<'a> Facts<'a> {
             received_lsn: received,
             replayed_lsn: replayed,
             tags: &snapshot.tags,
-            failsafe_active: snapshot.failsafe_active,
+            failsafe_active: snapshot.is_failsafe_active(now),
             maximum_lag_on_failover: snapshot.dynamic.maximum_lag_on_failover,
             latest_end_known: latest_end.is_some_and(|lsn| lsn.0 > 0),
         }
@@ -109,7 +111,7 @@ fn exact(path: &str, is_writer: bool, replica: bool, facts: &Facts<'_>) -> bool 
 
 /// `GET /readiness`: may traffic of any kind come here, as an orchestrator asks before it goes on to the next node.
 pub fn readiness(query: &Query, facts: &Facts<'_>) -> StatusCode {
-    if facts.leader {
+    if facts.leader && !facts.clients_held {
         return StatusCode::OK;
     }
     if !facts.running || facts.replication_state != Some("streaming") {
@@ -145,6 +147,9 @@ struct Codes {
 
 impl Codes {
     fn of(query: &Query, facts: &Facts<'_>) -> Codes {
+        if facts.clients_held {
+            return Codes { leader: false, primary: false, standby_leader: false, replica: false };
+        }
         let wanted_state = query.first("replication_state");
         let replica = facts.role == Some(Role::Replica)
             && facts.running

@@ -71,9 +71,14 @@ fn paused(mut snapshot: Snapshot) -> Snapshot {
     snapshot
 }
 
+fn held(mut snapshot: Snapshot) -> Snapshot {
+    snapshot.clients_held = true;
+    snapshot
+}
+
 #[test]
 fn each_node_answers_each_path_as_the_contract_says() {
-    let failsafe = Snapshot { failsafe_active: true, ..without_store(leading()) };
+    let failsafe = Snapshot { failsafe_until: Some(Boot::NEVER), ..without_store(leading()) };
     let mut noloadbalance = replica();
     noloadbalance.tags = object(r#"{"noloadbalance": true}"#);
     let stale = Snapshot { observation: Some(observation(Boot::ZERO, standby(0))), ..replica() };
@@ -84,7 +89,16 @@ fn each_node_answers_each_path_as_the_contract_says() {
         ("primary whose permit ran out", leading(), Permit::Until { epoch: EPOCH, deadline: NOW }, ".....x......."),
         ("primary whose permit was withdrawn", leading(), Permit::None, ".....x......."),
         ("primary without the lock", snapshot(NOW), Permit::None, ".....x......."),
-        ("being promoted", promoting, HELD, "xx.xxxx..xxx."),
+        ("being promoted", promoting.clone(), HELD, "xx.xxxx..xxx."),
+        ("primary that holds its clients", held(leading()), HELD, ".....x......."),
+        ("primary that holds its clients, members agree", held(failsafe.clone()), HELD, ".....x......."),
+        (
+            "primary that holds its clients, paused",
+            held(paused(without_store(leading()))),
+            Permit::None,
+            ".....x.......",
+        ),
+        ("being promoted, clients are held", held(promoting.clone()), HELD, ".....x......."),
         ("replica", replica(), Permit::None, "...xxxx......"),
         ("replica tagged noloadbalance", noloadbalance, Permit::None, ".....x......."),
         ("replica seen long ago", stale, Permit::None, "............."),
@@ -192,7 +206,7 @@ fn readiness_is_for_leaders_and_streaming_standbys_within_the_lag() {
     let mut archive = replica();
     archive.observation.as_mut().expect("seen").replication_state = Some("in archive recovery".into());
     let behind = |bytes| Snapshot { observation: Some(observation(NOW, standby(bytes))), ..replica() };
-    let failsafe = Snapshot { failsafe_active: true, ..without_store(replica()) };
+    let failsafe = Snapshot { failsafe_until: Some(Boot::NEVER), ..without_store(replica()) };
     let cases = [
         ("leader", leading(), HELD, "", true),
         ("leader down", down(leading()), HELD, "", true),

@@ -87,10 +87,10 @@ fn put_cluster(page: &mut Page, snapshot: &Snapshot, seen: Option<&Observation>,
     page.flag(
         "failsafe_mode_is_active",
         "1: the store is lost, and the members agreed on it.",
-        snapshot.failsafe_active,
+        snapshot.is_failsafe_active(now),
     );
     page.flag("failsafe_mode_enabled", "1: failsafe_mode is on.", snapshot.dynamic.failsafe_mode);
-    let member = snapshot.view.as_ref().is_some_and(|view| view.view.failsafe.contains_key(&snapshot.name));
+    let member = snapshot.failsafe_members.contains_key(&snapshot.name);
     page.flag("failsafe_member", "1: this node is asked in failsafe mode.", member);
     let timeline = seen.and_then(|seen| seen.timeline).map_or(0, |timeline| timeline.0);
     page.gauge("postgres_timeline", "The timeline of the server, 0 if it does not run.", timeline);

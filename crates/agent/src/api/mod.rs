@@ -9,6 +9,7 @@ mod body;
 mod cluster;
 mod command;
 mod dynamic_config;
+mod failsafe;
 mod health;
 mod json;
 mod metrics;
@@ -42,10 +43,11 @@ pub use access::{Access, BasicAuth, Network, NetworkError};
 pub use command::{
     Command, PostgresVersion, QUEUE, ReinitializeRefused, RestartFilter, RestartOutcome, ScheduledRestart, VersionError,
 };
+pub use failsafe::{FAILSAFE_QUEUE, FailsafeQuestion, FailsafeRequest};
 pub use peer::{PeerAnswer, PeerClient, PeerClientError, PeerStatus};
 pub use route_stream::RouteSource;
 pub use router::router;
-pub use schedule::iso;
+pub use schedule::{iso, with_fraction};
 pub use server::{ApiError, ServerHandle, resolve_listen, serve};
 pub use snapshot::{
     DynamicSettings, LeaderBelief, LoadedView, Observation, PATRONI_VERSION, PermitCell, Snapshot, SynchronousMode,

@@ -20,7 +20,7 @@ const LARGEST_ANSWER: usize = 256 << 10;
 /// Calls to other members of the cluster. Cheap to clone; all clones share the connections.
 #[derive(Clone, Debug)]
 pub struct PeerClient {
-    http: reqwest::Client,
+    pub(super) http: reqwest::Client,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,7 @@ impl From<&PeerStatus> for pgherd_ha::PeerAnswer {
             nofailover: status.nofailover(),
             failover_priority: status.failover_priority(),
             watchdog_failed: status.watchdog_failed,
+            settled: status.settled,
         }
     }
 }
@@ -61,6 +62,9 @@ pub struct PeerStatus {
     pub timeline: Option<Timeline>,
     pub tags: Map<String, Value>,
     pub watchdog_failed: bool,
+    /// It receives nothing any more, and its position is its last word until it follows another leader. A plain Patroni does not cut its
+    /// upstream: there it only streams no longer.
+    pub settled: bool,
 }
 
 impl PeerAnswer {
@@ -108,6 +112,10 @@ impl PeerStatus {
             timeline,
             tags: body.get("tags").and_then(Value::as_object).cloned().unwrap_or_default(),
             watchdog_failed: body.get("watchdog_failed").is_some_and(is_true),
+            settled: match body.contains_key("pgherd") {
+                true => body.get("settled").is_some_and(is_true),
+                false => text("replication_state") != Some("streaming"),
+            },
         })
     }
 }
@@ -170,6 +178,6 @@ impl PeerClient {
 }
 
 /// reqwest wraps what happened several times over; the innermost says it.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }

@@ -87,6 +87,7 @@ fn parse(request: &Map<String, Value>, now: Wall) -> Result<(Option<Wall>, Resta
             "postgres_version" => filter.postgres_version = Some(version(value)?),
             "timeout" => filter.timeout = Some(timeout(value)?),
             "restart_pending" => filter.restart_pending = true,
+            "unordered" => filter.unordered = true,
             _ => return Err(RestartError::UnknownFilter(key.clone())),
         }
     }

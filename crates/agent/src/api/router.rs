@@ -21,7 +21,9 @@ use super::command::Command;
 use super::health::{Facts, health, is_true, liveness, readiness};
 use super::query::Query;
 use super::switchover::Action;
-use super::{ApiState, body, cluster, dynamic_config, metrics, reply, restart, route_stream, status, switchover};
+use super::{
+    ApiState, body, cluster, dynamic_config, failsafe, metrics, reply, restart, route_stream, status, switchover,
+};
 
 /// The address of the client, put into the request's extensions by the server.
 #[derive(Clone, Copy, Debug)]
@@ -75,12 +77,9 @@ async fn read(api: &ApiState, parts: &Parts) -> Response {
             reply::json(StatusCode::OK, &lines.unwrap_or(Value::Array(Vec::new())))
         }
         "config" => dynamic_config::get(api).await,
-        "failsafe" => {
-            match snapshot.view.as_ref().map(|view| &view.view.failsafe).filter(|members| !members.is_empty()) {
-                Some(members) => reply::json(StatusCode::OK, members),
-                None => reply::plain_error(StatusCode::BAD_GATEWAY),
-            }
-        }
+        // As the store last showed it: who is asked without a store is what one wants to know then.
+        "failsafe" if snapshot.failsafe_members.is_empty() => reply::plain_error(StatusCode::BAD_GATEWAY),
+        "failsafe" => reply::json(StatusCode::OK, &snapshot.failsafe_members),
         "pgherd" if parts.uri.path() == "/pgherd/route" => route_stream::stream_route(api, now),
         _ => reply::json(health_of(api, parts), &status::status(&snapshot, now)),
     }
@@ -137,7 +136,9 @@ impl Order {
     /// Whether the call carries an object; `None`: what it carries is not read.
     fn body(self) -> Option<Presence> {
         match self {
-            Order::PatchConfig | Order::PutConfig | Order::Switchover | Order::Failover => Some(Presence::Required),
+            Order::PatchConfig | Order::PutConfig | Order::Switchover | Order::Failover | Order::Failsafe => {
+                Some(Presence::Required)
+            }
             Order::Restart | Order::Reinitialize => Some(Presence::Optional),
             _ => None,
         }
@@ -150,6 +151,9 @@ async fn carry_out(api: &ApiState, order: Order, parts: &Parts, body: Body) -> R
     let access = &api.settings.load_full().access;
     if let Err(refused) = access.check(client, &parts.headers, order != Order::Failsafe, view.as_deref()).await {
         return refused;
+    }
+    if order == Order::Failsafe && !api.snapshot.load().dynamic.failsafe_mode {
+        return reply::plain_error(StatusCode::BAD_GATEWAY);
     }
     let object = match order.body() {
         None => Map::new(),
@@ -167,7 +171,7 @@ async fn carry_out(api: &ApiState, order: Order, parts: &Parts, body: Body) -> R
         Order::Switchover => switchover::request(api, Action::Switchover, &object).await,
         Order::Failover => switchover::request(api, Action::Failover, &object).await,
         Order::DeleteSwitchover => switchover::delete(api).await,
-        Order::Failsafe => failsafe(api),
+        Order::Failsafe => failsafe::answer(api, &object).await,
         Order::Reload => {
             api.tell(Command::Reload);
             reply::text(StatusCode::ACCEPTED, "reload scheduled")
@@ -184,14 +188,5 @@ async fn reinitialize(api: &ApiState, object: &Map<String, Value>) -> Response {
         Ok(Ok(())) => reply::text(StatusCode::OK, "reinitialize started"),
         Ok(Err(reason)) => reply::text(StatusCode::SERVICE_UNAVAILABLE, reason.to_string()),
         Err(refused) => refused,
-    }
-}
-
-/// A primary without a store asks whether it may go on. This member takes no part in that, so it never agrees.
-fn failsafe(api: &ApiState) -> Response {
-    if api.snapshot.load().dynamic.failsafe_mode {
-        reply::text(StatusCode::INTERNAL_SERVER_ERROR, "This member does not take part in failsafe mode")
-    } else {
-        reply::plain_error(StatusCode::BAD_GATEWAY)
     }
 }

@@ -5,6 +5,7 @@
 //! at the moment of the request, so that an answer of a daemon that hangs ages as it should. Tested in `health` and
 //! `status`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,12 +31,20 @@ pub struct Snapshot {
     pub role: Role,
     /// `Some` while the daemon believes that it holds the leader key.
     pub leader: Option<LeaderBelief>,
+    /// No client is to be sent here, and `pg_hba.conf` lets none in: it is being made a primary, or the synchronous standbys do not have yet
+    /// what it shows.
+    pub clients_held: bool,
     /// The last successful query of the server; `None` if the last one failed.
     pub observation: Option<Observation>,
     /// The last load of the store; `None` if the last one failed. Older than `ttl` it counts as none.
     pub view: Option<LoadedView>,
     pub paused: bool,
-    pub failsafe_active: bool,
+    /// A standby without an upstream whose position is final.
+    pub settled: bool,
+    /// Until when failsafe mode is active here: as a primary without the store, or as a member that has agreed to one.
+    pub failsafe_until: Option<Boot>,
+    /// Whom a primary without the store asks (name to api_url), as the store last showed it.
+    pub failsafe_members: BTreeMap<String, String>,
     /// Seconds since 1970 of the last successful load, 0 before the first.
     pub dcs_last_seen: i64,
     /// The effective tags, in the order of the file.
@@ -138,6 +147,10 @@ impl Snapshot {
             Permit::Paused { .. } => now < belief.until,
             Permit::None => self.dynamic.standby_cluster && now < belief.until,
         }
+    }
+
+    pub fn is_failsafe_active(&self, now: Boot) -> bool {
+        self.failsafe_until.is_some_and(|until| now < until)
     }
 
     /// The last load of the store, unless it is older than `ttl`.

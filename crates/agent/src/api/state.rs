@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::access::Access;
 use super::command::{Command, QUEUE};
+use super::failsafe::FailsafeQuestion;
 use super::peer::PeerClient;
 use super::reply;
 use super::route_stream::RouteSource;
@@ -33,6 +34,8 @@ pub struct ApiState {
     pub route: RouteSource,
     /// To the daemon; [`QUEUE`](super::QUEUE) of them may wait.
     pub commands: mpsc::Sender<Command>,
+    /// To the loop: questions of a primary that has lost the store.
+    pub failsafe: mpsc::Sender<FailsafeQuestion>,
     pub store: Arc<dyn Store>,
     pub peers: PeerClient,
     /// Replaced whole by the daemon when the configuration is reloaded.

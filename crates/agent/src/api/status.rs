@@ -26,7 +26,7 @@ pub fn status(snapshot: &Snapshot, now: Boot) -> Map<String, Value> {
     if snapshot.fresh_view(now).is_none_or(|view| view.leader.is_none()) {
         put("cluster_unlocked", json!(true));
     }
-    if snapshot.failsafe_active {
+    if snapshot.is_failsafe_active(now) {
         put("failsafe_mode_is_active", json!(true));
     }
     put("dcs_last_seen", json!(snapshot.dcs_last_seen));
@@ -42,6 +42,9 @@ pub fn status(snapshot: &Snapshot, now: Boot) -> Map<String, Value> {
     }
     put("patroni", json!({"version": PATRONI_VERSION, "scope": snapshot.scope, "name": snapshot.name}));
     put("pgherd", json!(env!("CARGO_PKG_VERSION")));
+    if snapshot.settled {
+        put("settled", json!(true));
+    }
     if let Some(restart) = &snapshot.scheduled_restart {
         put("scheduled_restart", Value::Object(restart.to_json()));
     }

@@ -3,18 +3,22 @@
 //! Whatever is in the store, a `Dynamic` comes of it: what is wrong there is a warning and the default counts, since no
 //! member may stop because of it. Not here: changing it (`merge::patch`), and keeping a copy (`cache`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd_ha::Settings;
+use pgherd_ha::{Remote, Role, Settings, StandbyCluster, Synchronous, Upstream, slot_name};
 use serde_json::{Map, Value};
 
+use super::methods;
 use super::options::check_dynamic;
 use super::place::{Problem, Problems};
+use super::slots::Slots;
 use super::timing::{Company, Timing};
 use super::tree::Tree;
 use super::{Config, Postgresql};
 use crate::api::DynamicSettings;
 pub use crate::api::SynchronousMode;
+use crate::postgres::ReplicaMethod;
 use crate::postgres::parameters::is_controlled;
 
 #[derive(Clone, Debug)]
@@ -38,11 +42,11 @@ pub struct Dynamic {
     pub failsafe_mode: bool,
     pub pause: bool,
     pub member_slots_ttl: Duration,
-    /// Slots that outlive a failover: name to its description (null, 0 or a mapping).
-    pub slots: Map<String, Value>,
-    pub ignore_slots: Vec<Value>,
+    pub slots: Slots,
     /// `None`: this cluster follows no other.
     pub standby_cluster: Option<Map<String, Value>>,
+    /// How the first node of a standby cluster is made; pg_basebackup if nothing is said.
+    pub standby_cluster_methods: Vec<ReplicaMethod>,
     /// The merged section.
     pub postgresql: Postgresql,
     /// Of reading it; to be logged when they change.
@@ -61,6 +65,7 @@ impl Dynamic {
         }
         let tree = Tree(&value);
         let standby_cluster = standby_cluster(&tree);
+        check_port(&tree, &mut problems);
         let strict = tree.flag("synchronous_mode_strict");
         Dynamic {
             timing: Timing::read(&tree, company, &mut problems),
@@ -81,8 +86,8 @@ impl Dynamic {
             failsafe_mode: tree.flag("failsafe_mode"),
             pause: tree.flag("pause"),
             member_slots_ttl: tree.seconds("member_slots_ttl"),
-            slots: slots(&tree, &mut problems),
-            ignore_slots: tree.written("ignore_slots").and_then(Value::as_array).cloned().unwrap_or_default(),
+            slots: Slots::read(&tree, standby_cluster.is_some(), &mut problems),
+            standby_cluster_methods: methods_of_standby_cluster(&tree, standby_cluster.is_some(), &mut problems),
             standby_cluster,
             postgresql: Postgresql::read(&tree, &mut problems),
             warnings: problems,
@@ -102,8 +107,54 @@ impl Dynamic {
             nofailover: config.tags.nofailover(),
             failover_priority: config.tags.failover_priority(),
             use_pg_rewind: self.postgresql.use_pg_rewind,
+            remove_on_rewind_failure: self.postgresql.remove_data_directory_on_rewind_failure,
+            remove_on_diverged: self.postgresql.remove_data_directory_on_diverged_timelines,
             use_slots: self.postgresql.use_slots,
+            synchronous: self.synchronous(),
+            failsafe_mode: self.failsafe_mode,
+            pre_promote: self.postgresql.pre_promote.is_some(),
+            custom_bootstrap: config.bootstrap.custom.is_some(),
+            post_bootstrap: config.bootstrap.post_bootstrap.is_some(),
+            copies_without_leader: self
+                .postgresql
+                .replica_methods
+                .iter()
+                .chain(&self.standby_cluster_methods)
+                .any(ReplicaMethod::needs_no_leader),
+            member_slots_ttl: self.member_slots_ttl,
+            permanent_slots: self.slots.permanent.clone(),
+            ignore_slots: self.slots.ignored.clone(),
+            // A standby has every acknowledged commit only where commits wait for one.
+            primary_stop_timeout: self.primary_stop_timeout.filter(|_| self.synchronous_mode != SynchronousMode::Off),
+            primary_race_backoff: match self.standby_cluster {
+                Some(_) => Duration::ZERO,
+                None => self.primary_race_backoff,
+            },
+            standby_cluster: self.standby_cluster.as_ref().map(|it| followed(it, self.postgresql.use_slots)),
+            replicatefrom: config.tags.replicatefrom(),
+            nostream: config.tags.flag("nostream"),
         }
+    }
+
+    /// The recovery settings of a standby cluster: the archive's on every node, the delay on the one that follows the other cluster.
+    pub fn recovery_of_standby_cluster(&self, role: Role) -> BTreeMap<String, String> {
+        let names = ["restore_command", "archive_cleanup_command", "recovery_min_apply_delay"];
+        let count = if role == Role::StandbyLeader { 3 } else { 2 };
+        let text = |name: &&str| {
+            let text = self.standby_cluster.as_ref()?.get(*name)?.as_str().filter(|text| !text.is_empty())?;
+            Some(((*name).to_owned(), text.to_owned()))
+        };
+        names.iter().take(count).filter_map(text).collect()
+    }
+
+    fn synchronous(&self) -> Option<Synchronous> {
+        let mode = Synchronous {
+            quorum: self.synchronous_mode == SynchronousMode::Quorum,
+            strict: self.synchronous_mode_strict,
+            node_count: usize::try_from(self.synchronous_node_count).unwrap_or(usize::MAX),
+            maximum_lag: self.maximum_lag_on_syncnode,
+        };
+        (self.synchronous_mode != SynchronousMode::Off).then_some(mode)
     }
 
     /// What answers of the REST API depend on.
@@ -117,6 +168,29 @@ impl Dynamic {
             failsafe_mode: self.failsafe_mode,
         }
     }
+}
+
+/// What is stored, with the last value that was understood in place of one that cannot be read: a slip of the keyboard must not turn off what
+/// the cluster relies on. With what is wrong, and what counts instead.
+pub fn understood(stored: &Map<String, Value>, before: &Map<String, Value>) -> (Map<String, Value>, Problems) {
+    let checked = check_dynamic(stored);
+    let (mut document, before) = (Value::Object(stored.clone()), Value::Object(before.clone()));
+    let mut problems = checked.problems;
+    for path in checked.unreadable {
+        let pointer = format!("/{}", path.join("/"));
+        let safest = (path == ["synchronous_mode"]).then_some(Value::Bool(true));
+        let kept = before.pointer(&pointer).cloned().or(safest);
+        let said = problems.0.iter_mut().find(|problem| problem.key == path.join("."));
+        let (Some(kept), Some(place)) = (kept, document.pointer_mut(&pointer)) else {
+            said.into_iter().for_each(|problem| problem.text.push_str("; the default counts until it is corrected"));
+            continue;
+        };
+        said.into_iter()
+            .for_each(|problem| problem.text.push_str(&format!("; {kept} stays in force until it is corrected")));
+        *place = kept;
+    }
+    let Value::Object(document) = document else { return (stored.clone(), problems) };
+    (document, problems)
 }
 
 /// A local value replaces the dynamic one as a whole, but PostgreSQL's settings are merged name by name, and those that all
@@ -149,35 +223,43 @@ fn synchronous_mode(tree: &Tree<'_>) -> SynchronousMode {
     }
 }
 
+/// Their sections are those of `postgresql`.
+fn methods_of_standby_cluster(tree: &Tree<'_>, follows: bool, problems: &mut Problems) -> Vec<ReplicaMethod> {
+    match follows {
+        true => methods::replica_methods(&tree.texts("standby_cluster.create_replica_methods"), tree, problems),
+        false => Vec::new(),
+    }
+}
+
 /// In force only if it says where to stream or to restore from.
 fn standby_cluster(tree: &Tree<'_>) -> Option<Map<String, Value>> {
     let says = |key: &str| tree.text(&format!("standby_cluster.{key}")).is_some_and(|text| !text.is_empty());
-    ["host", "port", "restore_command"].iter().any(|key| says(key)).then(|| tree.map_of("standby_cluster"))
+    let counts = says("host") || says("restore_command") || tree.integer("standby_cluster.port").is_some();
+    counts.then(|| tree.map_of("standby_cluster"))
 }
 
-/// The first of three names that is not empty. `lsn` is what members publish there, not a wish.
-fn slots(tree: &Tree<'_>, problems: &mut Problems) -> Map<String, Value> {
-    let names = ["permanent_replication_slots", "permanent_slots", "slots"];
-    let Some((key, slots)) = names.iter().map(|key| (key, tree.map(key))).find(|(_, slots)| !slots.is_empty()) else {
-        return Map::new();
-    };
-    let is_valid = |name: &str| {
-        (1..=63).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-    };
-    let mut valid = Map::new();
-    for (name, mut slot) in slots {
-        if !is_valid(&name) {
-            let text = "no slot can have this name (1 to 63 of a-z, 0-9 and _); it is left out";
-            problems.push(Problem::warning(format!("{key}.{name}"), text));
-            continue;
-        }
-        if let Value::Object(slot) = &mut slot {
-            slot.shift_remove("lsn");
-        }
-        valid.insert(name, slot);
+const DEFAULT_PORT: u16 = 5432;
+
+/// What the section says: to stream from a host, or, without one, to live by the archive.
+fn followed(section: &Map<String, Value>, use_slots: bool) -> StandbyCluster {
+    let text = |key: &str| section.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let port = section.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    let streams = text("host").is_some() || port.is_some();
+    let upstream = streams.then(|| Upstream {
+        name: "the other cluster".to_owned(),
+        host: text("host").unwrap_or("localhost").to_owned(),
+        port: port.unwrap_or(DEFAULT_PORT),
+        remote: Some(Remote { slot: text("primary_slot_name").filter(|_| use_slots).map(slot_name) }),
+    });
+    StandbyCluster { upstream }
+}
+
+/// A port that no server can have; the rest of the section counts all the same.
+fn check_port(tree: &Tree<'_>, problems: &mut Problems) {
+    if let Some(port) = tree.integer("standby_cluster.port").filter(|port| u16::try_from(*port).is_err()) {
+        let text = format!("{port} is no port (1 to 65535): {DEFAULT_PORT} is tried until it is corrected");
+        problems.push(Problem::warning("standby_cluster.port", text));
     }
-    valid
 }
 
 #[cfg(test)]

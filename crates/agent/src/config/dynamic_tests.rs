@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::config::Environment;
+use crate::config::{Environment, Slots};
 
 const HERD: Company = Company { all_pgherd: true, built_in_store: false };
 
@@ -20,6 +20,41 @@ fn read(stored: &Value) -> Dynamic {
 }
 
 #[test]
+fn settings_of_stops_races_and_slots() {
+    let settings = |stored: Value| {
+        let dynamic = read(&stored);
+        (dynamic.warnings.to_string(), dynamic.settings(&config("")))
+    };
+    let (warnings, found) =
+        settings(json!({"primary_stop_timeout": 7, "primary_race_backoff": 9, "member_slots_ttl": "30min"}));
+    assert_eq!((warnings.as_str(), found.primary_stop_timeout), ("", None), "commits wait for nobody");
+    assert_eq!(found.primary_race_backoff, Duration::from_secs(9));
+    assert_eq!(found.member_slots_ttl, Duration::from_secs(1800));
+    for (name, seconds) in [("primary_stop_timeout", json!(7)), ("master_stop_timeout", json!("7s"))] {
+        let (_, found) = settings(json!({"synchronous_mode": true, name: seconds}));
+        assert_eq!(found.primary_stop_timeout, Some(Duration::from_secs(7)), "{name}");
+    }
+    let (_, found) = settings(json!({"synchronous_mode": true, "primary_stop_timeout": 0}));
+    assert_eq!(found.primary_stop_timeout, None);
+    let standby = json!({"primary_race_backoff": 9, "standby_cluster": {"host": "elsewhere"}});
+    assert_eq!(settings(standby).1.primary_race_backoff, Duration::ZERO);
+    for (name, wrong, said) in [
+        ("member_slots_ttl", json!("soon"), "member_slots_ttl: expected a number of seconds"),
+        ("primary_stop_timeout", json!([]), "primary_stop_timeout: expected a number of seconds"),
+        ("primary_race_backoff", json!(-1), "primary_race_backoff: expected a number of seconds"),
+        ("pg_ctl_timeout", json!("1 fortnight"), "postgresql.pg_ctl_timeout: expected a number of seconds"),
+    ] {
+        let stored = match name {
+            "pg_ctl_timeout" => json!({"postgresql": {name: wrong}}),
+            _ => json!({name: wrong}),
+        };
+        let (warnings, found) = settings(stored);
+        assert!(warnings.contains(said), "{name}: {warnings}");
+        assert_eq!((found.member_slots_ttl.as_secs(), found.primary_race_backoff.as_secs()), (1800, 0));
+    }
+}
+
+#[test]
 fn defaults() {
     let dynamic = read(&json!({}));
     assert_eq!(dynamic.warnings.to_string(), "");
@@ -32,7 +67,7 @@ fn defaults() {
     assert_eq!(dynamic.synchronous_node_count, 1);
     assert_eq!(dynamic.member_slots_ttl, Duration::from_secs(1800));
     assert!(!dynamic.pause && !dynamic.failsafe_mode && !dynamic.check_timeline && dynamic.postgresql.use_slots);
-    assert!(dynamic.standby_cluster.is_none() && dynamic.slots.is_empty());
+    assert!(dynamic.standby_cluster.is_none() && dynamic.slots == Slots::default());
     let settings = dynamic.settings(&config(""));
     assert_eq!((settings.ttl, settings.failover_priority), (Duration::from_secs(8), 1));
 }
@@ -74,29 +109,6 @@ fn a_standby_cluster_counts_only_with_a_source_and_has_no_synchronous_mode() {
 }
 
 #[test]
-fn permanent_slots() {
-    let cases = [
-        (json!({"slots": {"a": null}}), json!({"a": null}), ""),
-        (json!({"slots": {"a": {"type": "logical", "lsn": 5}}}), json!({"a": {"type": "logical"}}), ""),
-        (json!({"slots": {"a": 0}, "permanent_slots": {"b": 0}}), json!({"b": 0}), ""),
-        (json!({"slots": {"a": 0}, "permanent_slots": {}}), json!({"a": 0}), ""),
-        (
-            json!({"slots": {"A-b": 0, "ok": 0}}),
-            json!({"ok": 0}),
-            "slots.A-b: no slot can have this name (1 to 63 of a-z, 0-9 and _); it is left out",
-        ),
-    ];
-    for (stored, expected, warnings) in cases {
-        let dynamic = read(&stored);
-        assert_eq!(
-            (Value::Object(dynamic.slots), dynamic.warnings.to_string()),
-            (expected, warnings.into()),
-            "{stored}"
-        );
-    }
-}
-
-#[test]
 fn local_settings_win_except_where_all_members_must_agree() {
     // (local, stored, the merged parameters)
     let cases = [
@@ -134,4 +146,72 @@ fn other_local_keys_replace_the_stored_ones_as_a_whole() {
         (server.data_dir.to_str(), server.superuser.username.as_str(), server.port),
         (Some("/d"), "postgres", 5432)
     );
+}
+
+#[test]
+fn what_cannot_be_read_stays_as_it_was() {
+    let object = |value: Value| value.as_object().cloned().expect("a mapping");
+    // (stored, before, what counts, said of it)
+    for (stored, before, counts, said) in [
+        (
+            json!({"synchronous_mode": "qourum"}),
+            json!({"synchronous_mode": "quorum"}),
+            json!({"synchronous_mode": "quorum"}),
+            "\"quorum\" stays in force until it is corrected",
+        ),
+        // Nobody knows what was meant: rather wait than lose.
+        (json!({"synchronous_mode": "qourum"}), json!({}), json!({"synchronous_mode": true}), "true stays in force"),
+        (json!({"failsafe_mode": []}), json!({"failsafe_mode": true}), json!({"failsafe_mode": true}), "true stays"),
+        (
+            json!({"postgresql": {"use_slots": "perhaps"}}),
+            json!({"postgresql": {"use_slots": false}}),
+            json!({"postgresql": {"use_slots": false}}),
+            "false stays",
+        ),
+        (json!({"ttl": "soon"}), json!({}), json!({"ttl": "soon"}), "the default counts until"),
+        (json!({"ttl": 30}), json!({"ttl": 20}), json!({"ttl": 30}), ""),
+    ] {
+        let (found, problems) = understood(&object(stored.clone()), &object(before));
+        assert_eq!(Value::Object(found), counts, "{stored}");
+        assert!(problems.to_string().contains(said), "{stored}: {problems}");
+    }
+}
+
+#[test]
+fn what_a_standby_cluster_follows() {
+    let followed = |section: Value| {
+        let dynamic = read(&json!({ "standby_cluster": section }));
+        let upstream = dynamic.settings(&config("")).standby_cluster.expect("it follows something").upstream;
+        let slot = |remote: Option<Remote>| remote.expect("another cluster").slot;
+        (dynamic.warnings.to_string(), upstream.map(|it| (it.host, it.port, slot(it.remote))))
+    };
+    let server = |host: &str, port, slot: Option<&str>| Some((host.to_owned(), port, slot.map(str::to_owned)));
+    for (section, expected) in [
+        (json!({"host": "a,b", "port": "5433"}), server("a,b", 5433, None)),
+        (json!({"host": "a", "primary_slot_name": "West-1"}), server("a", 5432, Some("west_1"))),
+        (json!({"port": 5433}), server("localhost", 5433, None)),
+        (json!({"restore_command": "cp", "primary_slot_name": "s"}), None),
+    ] {
+        assert_eq!(followed(section.clone()), (String::new(), expected), "{section}");
+    }
+    let (warning, found) = followed(json!({"host": "a", "port": 70_000}));
+    assert_eq!(warning, "standby_cluster.port: 70000 is no port (1 to 65535): 5432 is tried until it is corrected");
+    assert_eq!(found, server("a", 5432, None));
+    let without_slots = read(&json!({"standby_cluster": {"host": "a", "primary_slot_name": "s"},
+        "postgresql": {"use_slots": false}}));
+    let upstream = without_slots.settings(&config("")).standby_cluster.and_then(|it| it.upstream).expect("a host");
+    assert_eq!(upstream.remote, Some(Remote::default()));
+}
+
+#[test]
+fn the_archive_is_every_nodes_and_the_delay_the_standby_leaders() {
+    let dynamic =
+        read(&json!({"standby_cluster": {"host": "h", "restore_command": "cp", "archive_cleanup_command": "rm",
+        "recovery_min_apply_delay": "1min"}, "postgresql": {"recovery_conf": {"restore_command": "other"}}}));
+    let of = |role| config("").server(&dynamic, role).recovery_conf;
+    let replica = of(Role::Replica);
+    assert_eq!(replica["restore_command"], "cp");
+    assert_eq!(replica["archive_cleanup_command"], "rm");
+    assert!(!replica.contains_key("recovery_min_apply_delay"));
+    assert_eq!(of(Role::StandbyLeader)["recovery_min_apply_delay"], "1min");
 }

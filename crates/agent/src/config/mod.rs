@@ -9,12 +9,14 @@ mod cache;
 mod dynamic;
 mod environment;
 mod merge;
+mod methods;
 pub mod options;
 mod place;
 mod postgresql;
 mod scalar;
 mod sections;
 mod server;
+mod slots;
 mod source;
 mod timing;
 mod tool;
@@ -29,12 +31,15 @@ use serde_json::{Map, Value};
 pub use crate::postgres::Secret;
 pub use address::{Address, AddressError, Listen};
 pub use cache::{read_cache, write_cache};
-pub use dynamic::{Dynamic, SynchronousMode};
+pub use dynamic::{Dynamic, SynchronousMode, understood};
 pub use environment::Environment;
 pub use merge::patch;
 pub use place::{Place, Problem, Problems, Severity};
 pub use postgresql::{Bootstrap, Node, Postgresql};
-pub use sections::{Ctl, Demand, Level, Log, Login, RestApi, Store, Tags, Tls, VerifyClient, Watchdog, ZooKeeper};
+pub use sections::{
+    Ctl, Demand, Level, Log, Login, RestApi, Store, Tags, Tls, VerifyClient, Watchdog, WatchdogDriver, ZooKeeper,
+};
+pub use slots::Slots;
 pub use source::ConfigError;
 pub use timing::{Company, Timing};
 

@@ -8,11 +8,13 @@ use pgherd_ha::Role;
 use serde_json::{Map, Value};
 
 use super::address::{Address, Listen};
+use super::methods;
 use super::place::{Problem, Problems};
 use super::tool::{self, Tool, ToolOption};
 use super::tree::Tree;
 use super::values::text;
-use crate::postgres::Credentials;
+use crate::postgres::{Credentials, CustomBootstrap, ReplicaMethod};
+use crate::user_command::UserCommand;
 
 /// Addresses, directories and users: never from the store.
 #[derive(Clone, Debug)]
@@ -76,9 +78,8 @@ pub struct Postgresql {
     by_role: BTreeMap<&'static str, ByRole>,
     pub pg_hba: Vec<String>,
     pub pg_ident: Vec<String>,
-    pub create_replica_methods: Vec<String>,
-    /// The section of each method that has one.
-    pub methods: BTreeMap<String, Map<String, Value>>,
+    /// In order of preference; never empty.
+    pub replica_methods: Vec<ReplicaMethod>,
     pub basebackup: Vec<ToolOption>,
     pub rewind: Vec<ToolOption>,
     pub use_pg_rewind: bool,
@@ -89,9 +90,9 @@ pub struct Postgresql {
     pub use_slots: bool,
     pub pg_ctl_timeout: Duration,
     /// `on_start` and its kin: event to command.
-    pub callbacks: BTreeMap<String, String>,
-    pub pre_promote: Option<String>,
-    pub before_stop: Option<String>,
+    pub callbacks: BTreeMap<String, UserCommand>,
+    pub pre_promote: Option<UserCommand>,
+    pub before_stop: Option<UserCommand>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -103,7 +104,6 @@ struct ByRole {
 
 impl Postgresql {
     pub(super) fn read(tree: &Tree<'_>, problems: &mut Problems) -> Postgresql {
-        let methods = create_replica_methods(tree);
         Postgresql {
             config_base_name: tree.text("postgresql.config_base_name").unwrap_or_default(),
             bin_dir: tree.file("postgresql.bin_dir"),
@@ -116,8 +116,7 @@ impl Postgresql {
             by_role: ["primary", "replica", "standby_leader"].map(|role| (role, ByRole::read(tree, role))).into(),
             pg_hba: tree.texts("postgresql.pg_hba"),
             pg_ident: tree.texts("postgresql.pg_ident"),
-            methods: sections_of(tree, &methods),
-            create_replica_methods: methods,
+            replica_methods: methods::replica_methods(&create_replica_methods(tree), tree, problems),
             basebackup: tool::options(Tool::PgBasebackup, tree.written("postgresql.basebackup"), problems),
             rewind: tool::options(Tool::PgRewind, tree.written("postgresql.rewind"), problems),
             use_pg_rewind: tree.flag("postgresql.use_pg_rewind"),
@@ -128,9 +127,12 @@ impl Postgresql {
             use_unix_socket_repl: tree.flag("postgresql.use_unix_socket_repl"),
             use_slots: tree.flag("postgresql.use_slots"),
             pg_ctl_timeout: tree.seconds("postgresql.pg_ctl_timeout"),
-            callbacks: texts_below(tree, "postgresql.callbacks"),
-            pre_promote: tree.text("postgresql.pre_promote"),
-            before_stop: tree.text("postgresql.before_stop"),
+            callbacks: texts_below(tree, "postgresql.callbacks")
+                .into_iter()
+                .filter_map(|(event, text)| Some((event, UserCommand::parse(&text)?)))
+                .collect(),
+            pre_promote: command(tree, "postgresql.pre_promote"),
+            before_stop: command(tree, "postgresql.before_stop"),
         }
     }
 
@@ -182,10 +184,9 @@ fn create_replica_methods(tree: &Tree<'_>) -> Vec<String> {
     tree.texts(if old && !new { "postgresql.create_replica_method" } else { "postgresql.create_replica_methods" })
 }
 
-fn sections_of(tree: &Tree<'_>, methods: &[String]) -> BTreeMap<String, Map<String, Value>> {
-    let section = |name: &String| tree.written(&format!("postgresql.{name}"))?.as_object().cloned();
-    let custom = methods.iter().filter(|name| *name != "basebackup");
-    custom.filter_map(|name| Some((name.clone(), section(name)?))).collect()
+/// What cannot be split into words was complained of when the document was checked.
+fn command(tree: &Tree<'_>, path: &str) -> Option<UserCommand> {
+    UserCommand::parse(&tree.text(path)?)
 }
 
 fn texts_below(tree: &Tree<'_>, section: &str) -> BTreeMap<String, String> {
@@ -198,12 +199,12 @@ fn texts_below(tree: &Tree<'_>, section: &str) -> BTreeMap<String, String> {
 pub struct Bootstrap {
     /// The first dynamic configuration, as written.
     pub dcs: Map<String, Value>,
-    /// `initdb`, or the name of a section with a command.
-    pub method: String,
+    /// `None`: initdb.
+    pub custom: Option<CustomBootstrap>,
     pub initdb: Vec<ToolOption>,
     /// Lines for `pg_hba.conf`, if `postgresql.pg_hba` has none.
     pub pg_hba: Vec<String>,
-    pub post_bootstrap: Option<String>,
+    pub post_bootstrap: Option<UserCommand>,
 }
 
 impl Bootstrap {
@@ -214,10 +215,10 @@ impl Bootstrap {
         }
         Bootstrap {
             dcs: tree.map("bootstrap.dcs"),
-            method: tree.text("bootstrap.method").unwrap_or_default(),
+            custom: methods::custom_bootstrap(tree, problems),
             initdb: tool::options(Tool::Initdb, tree.written("bootstrap.initdb"), problems),
             pg_hba: tree.texts("bootstrap.pg_hba"),
-            post_bootstrap: tree.text("bootstrap.post_bootstrap").or_else(|| tree.text("bootstrap.post_init")),
+            post_bootstrap: command(tree, "bootstrap.post_bootstrap").or_else(|| command(tree, "bootstrap.post_init")),
         }
     }
 }

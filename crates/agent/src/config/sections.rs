@@ -132,6 +132,16 @@ pub struct Watchdog {
     pub device: PathBuf,
     /// Seconds before the end of the lease; `None`: half of the lease.
     pub safety_margin: Option<u64>,
+    pub driver: WatchdogDriver,
+}
+
+/// How the device is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatchdogDriver {
+    /// As Linux's watchdog devices are.
+    Default,
+    /// A FIFO on which a test listens.
+    Testing,
 }
 
 /// How much something is wanted.
@@ -150,6 +160,10 @@ impl Watchdog {
             mode: demand(tree, "watchdog.mode"),
             device: tree.file("watchdog.device").unwrap_or_default(),
             safety_margin: tree.integer("watchdog.safety_margin").and_then(|seconds| seconds.try_into().ok()),
+            driver: match tree.text("watchdog.driver").as_deref() {
+                Some("testing") => WatchdogDriver::Testing,
+                _ => WatchdogDriver::Default,
+            },
         }
     }
 }

@@ -3,8 +3,8 @@
 use pgherd_ha::Role;
 
 use super::{Config, Dynamic};
-use crate::postgres::Server;
 use crate::postgres::parameters::is_recovery_parameter;
+use crate::postgres::{Hooks, Server};
 
 impl Config {
     /// The server of this node as file, environment and store together describe it, while it has `role`.
@@ -13,6 +13,7 @@ impl Config {
         // Recovery settings among the parameters belong with the recovery settings, which win.
         let (mut recovery_conf, parameters): (_, _) = partition(postgresql.parameters_for(role), is_recovery_parameter);
         recovery_conf.extend(postgresql.recovery_conf.clone());
+        recovery_conf.extend(dynamic.recovery_of_standby_cluster(role));
         Server {
             name: self.name.clone(),
             scope: self.scope.clone(),
@@ -37,8 +38,19 @@ impl Config {
             initdb_options: self.bootstrap.initdb.clone(),
             basebackup_options: postgresql.basebackup.clone(),
             rewind_options: postgresql.rewind.clone(),
+            replica_methods: postgresql.replica_methods.clone(),
+            standby_cluster_methods: dynamic.standby_cluster_methods.clone(),
+            custom_bootstrap: self.bootstrap.custom.clone(),
+            hooks: Hooks {
+                pre_promote: postgresql.pre_promote.clone(),
+                before_stop: postgresql.before_stop.clone(),
+                post_bootstrap: self.bootstrap.post_bootstrap.clone(),
+            },
             use_unix_socket: postgresql.use_unix_socket,
             krbsrvname: postgresql.krbsrvname.clone(),
+            standby_names: None,
+            admits_clients: true,
+            bootstraps: false,
         }
     }
 }

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::postgres::ReplicaMethod;
+use crate::user_command::UserCommand;
 
 const LAB: &str = include_str!("testdata/postgres1.yml");
 const FULL: &str = include_str!("testdata/full.yml");
@@ -54,7 +56,7 @@ fn the_lab_s_file_loads_unchanged_and_without_a_warning() {
     assert_eq!(config.watchdog.mode, Demand::Off);
     assert_eq!(config.guard, Demand::Automatic);
     assert!(config.tags.published().is_empty() && !config.tags.nofailover());
-    assert_eq!((config.bootstrap.method.as_str(), config.bootstrap.dcs.len()), ("initdb", 0));
+    assert_eq!((config.bootstrap.custom.is_some(), config.bootstrap.dcs.len()), (false, 0));
     let dynamic = Dynamic::read(&Map::new(), &config, HERD);
     assert_eq!(dynamic.warnings.to_string(), "");
     let server = config.server(&dynamic, Role::Primary);
@@ -92,7 +94,7 @@ fn a_full_file() {
     assert_eq!(config.log.level, Level::Warning);
     assert_eq!((config.log.mode, config.log.file_size), (0o640, 10 << 20));
     assert_eq!(config.bootstrap.dcs["my_tool"], json!({"anything": "goes"}));
-    assert_eq!(config.bootstrap.post_bootstrap.as_deref(), Some("/usr/local/bin/create_users"));
+    assert_eq!(config.bootstrap.post_bootstrap, UserCommand::parse("/usr/local/bin/create_users"));
     assert_eq!((config.watchdog.mode, config.watchdog.safety_margin), (Demand::Required, None));
     assert_eq!(config.guard, Demand::Required);
     let tags = json!({"nofailover": false, "clonefrom": true, "failover_priority": 2, "datacenter": "north",
@@ -129,11 +131,13 @@ fn the_server_of_a_full_file_in_each_role() {
     assert_eq!(replica.listen_addresses, "10.0.0.1,127.0.0.1");
     assert!(replica.use_unix_socket);
     let postgresql = &dynamic.postgresql;
-    assert_eq!(postgresql.create_replica_methods, ["wal_g", "basebackup"]);
-    assert_eq!(postgresql.methods["wal_g"]["no_leader"], json!(true));
+    let [ReplicaMethod::Own(wal_g), ReplicaMethod::BaseBackup] = postgresql.replica_methods.as_slice() else {
+        panic!("{:?}", postgresql.replica_methods)
+    };
+    assert!(wal_g.name == "wal_g" && wal_g.no_leader && !wal_g.keep_data);
     assert!(postgresql.use_pg_rewind && postgresql.remove_data_directory_on_diverged_timelines);
     assert_eq!(postgresql.pg_ctl_timeout, std::time::Duration::from_secs(120));
-    assert_eq!(postgresql.callbacks["on_role_change"], "/usr/local/bin/role");
+    assert_eq!(postgresql.callbacks.get("on_role_change"), UserCommand::parse("/usr/local/bin/role").as_ref());
 }
 
 #[test]

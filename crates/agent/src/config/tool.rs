@@ -8,6 +8,7 @@ use super::place::{Problem, Problems};
 use super::values::{describe, text};
 
 pub use crate::postgres::ToolOption;
+use crate::postgres::{base_backup, initdb, rewind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
@@ -28,32 +29,9 @@ impl Tool {
     /// Source: Patroni's configuration contract, section 2.1.
     fn forbidden(self) -> &'static [&'static str] {
         match self {
-            Tool::Initdb => &["pgdata", "nosync", "pwfile", "sync-only", "version"],
-            Tool::PgBasebackup => &[
-                "pgdata",
-                "format",
-                "wal-method",
-                "xlog-method",
-                "gzip",
-                "version",
-                "dbname",
-                "host",
-                "port",
-                "username",
-                "password",
-            ],
-            Tool::PgRewind => &[
-                "target-pgdata",
-                "source-pgdata",
-                "source-server",
-                "write-recovery-conf",
-                "dry-run",
-                "restore-target-wal",
-                "config-file",
-                "no-ensure-shutdown",
-                "version",
-                "help",
-            ],
+            Tool::Initdb => &initdb::FORBIDDEN,
+            Tool::PgBasebackup => &base_backup::FORBIDDEN,
+            Tool::PgRewind => &rewind::FORBIDDEN,
         }
     }
 

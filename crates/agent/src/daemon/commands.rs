@@ -4,9 +4,10 @@
 //! an answer, and the conditions that the interface lets a restart depend on.
 
 use pgherd_dcs::boot_now;
-use pgherd_ha::{Boot, Job, JobOutcome, JobResult, Local, Request, Role};
+use pgherd_ha::{Boot, Job, JobOutcome, JobResult, Local, Request, Role, Wall};
 use tokio::sync::{mpsc, oneshot};
 
+use super::node::Node;
 use crate::api::{Command, ReinitializeRefused, RestartFilter, RestartOutcome, ScheduledRestart};
 use crate::postgres::Observation;
 
@@ -16,7 +17,9 @@ pub struct Commands {
     restart: Option<PendingRestart>,
     reinitialize: Option<PendingReinitialize>,
     scheduled: Option<ScheduledRestart>,
-    refused: Option<&'static str>,
+    /// When the server was started that it is for.
+    scheduled_for: Option<Wall>,
+    refused: Option<String>,
 }
 
 #[derive(Debug)]
@@ -30,13 +33,15 @@ struct PendingRestart {
 
 #[derive(Debug)]
 struct PendingReinitialize {
+    force: bool,
+    from_leader: bool,
     since: Boot,
     reply: Option<oneshot::Sender<Result<(), ReinitializeRefused>>>,
 }
 
 impl Commands {
     pub fn new(receiver: mpsc::Receiver<Command>) -> Commands {
-        Commands { receiver, restart: None, reinitialize: None, scheduled: None, refused: None }
+        Commands { receiver, restart: None, reinitialize: None, scheduled: None, scheduled_for: None, refused: None }
     }
 
     /// The next command; never, once the REST API is gone.
@@ -50,8 +55,13 @@ impl Commands {
     /// What the decision is to see.
     pub fn request(&self) -> Option<Request> {
         match (&self.restart, &self.reinitialize) {
-            (Some(restart), _) if !restart.begun => Some(Request::Restart),
-            (_, Some(_)) => Some(Request::Reinitialize),
+            (Some(restart), _) if !restart.begun => {
+                let RestartFilter { unordered, timeout: patience, .. } = restart.filter;
+                Some(Request::Restart { unordered, patience })
+            }
+            (_, Some(pending)) => {
+                Some(Request::Reinitialize { force: pending.force, from_leader: pending.from_leader })
+            }
             _ => None,
         }
     }
@@ -60,12 +70,31 @@ impl Commands {
         self.scheduled.as_ref()
     }
 
-    pub fn schedule(&mut self, restart: ScheduledRestart) -> bool {
+    pub fn schedule(&mut self, restart: ScheduledRestart, node: &Node) -> bool {
         if self.scheduled.is_some() {
             return false;
         }
         self.scheduled = Some(restart);
+        self.scheduled_for = node.seen.as_ref().map(|seen| seen.postmaster_start_time);
         true
+    }
+
+    /// When the server was started that the scheduled restart is for, as its key shows it.
+    pub fn scheduled_for(&self) -> Option<Wall> {
+        self.scheduled_for.filter(|_| self.scheduled.is_some())
+    }
+
+    /// A server that was started meanwhile has had its restart.
+    pub fn drop_outdated(&mut self, seen: Option<&Observation>) {
+        let Some(seen) = seen.filter(|_| self.scheduled.is_some()) else { return };
+        let planned = *self.scheduled_for.get_or_insert(seen.postmaster_start_time);
+        if planned != seen.postmaster_start_time {
+            tracing::info!(
+                "the scheduled restart is dropped: PostgreSQL was restarted at {} already",
+                seen.postmaster_start_time
+            );
+            self.scheduled = None;
+        }
     }
 
     pub fn unschedule(&mut self) -> bool {
@@ -77,13 +106,15 @@ impl Commands {
         &mut self,
         filter: RestartFilter,
         reply: Option<oneshot::Sender<RestartOutcome>>,
-        seen: Option<&Observation>,
+        node: &Node,
         busy: Option<&Job>,
     ) {
         let refusal = match busy {
             Some(job) => Some(RestartOutcome::Busy(job.name().into())),
             None if self.restart.is_some() => Some(RestartOutcome::Busy("restart".into())),
-            None if !conditions_met(&filter, seen) => Some(RestartOutcome::ConditionsNotMet),
+            None if !conditions_met(&filter, node.seen.as_ref(), !node.pending.changes.is_empty()) => {
+                Some(RestartOutcome::ConditionsNotMet)
+            }
             None => None,
         };
         match (refusal, reply) {
@@ -96,18 +127,22 @@ impl Commands {
     pub fn reinitialize(
         &mut self,
         force: bool,
+        from_leader: bool,
         reply: oneshot::Sender<Result<(), ReinitializeRefused>>,
         busy: Option<&Job>,
     ) {
         match busy {
             Some(job) if !force => answer(reply, Err(ReinitializeRefused::Busy(job.name().into()))),
             _ if self.reinitialize.is_some() => answer(reply, Err(ReinitializeRefused::Busy("reinitialize".into()))),
-            _ => self.reinitialize = Some(PendingReinitialize { since: boot_now(), reply: Some(reply) }),
+            _ => {
+                self.reinitialize =
+                    Some(PendingReinitialize { since: boot_now(), force, from_leader, reply: Some(reply) })
+            }
         }
     }
 
     /// The decision said no.
-    pub fn refuse(&mut self, why: &'static str) {
+    pub fn refuse(&mut self, why: String) {
         tracing::warn!("an operator's request is refused: {why}");
         self.refused = Some(why);
     }
@@ -123,7 +158,7 @@ impl Commands {
         if let Some(mut restart) = self.restart.take() {
             let begun = restart.begun || matches!(&local.job, Some(job) if matches!(job.job, Job::Restart { .. }));
             restart.begun = begun;
-            match restart_outcome(&restart, local, last, refused.is_some()) {
+            match restart_outcome(&restart, local, last, refused) {
                 Some(outcome) => restart.reply.map_or((), |reply| answer(reply, outcome)),
                 None => self.restart = Some(restart),
             }
@@ -149,12 +184,15 @@ fn restart_outcome(
     restart: &PendingRestart,
     local: &Local,
     last: &Option<JobResult>,
-    refused: bool,
+    refused: Option<String>,
 ) -> Option<RestartOutcome> {
-    if refused {
-        return Some(RestartOutcome::Failed);
+    if let Some(why) = refused {
+        return Some(RestartOutcome::Refused(why));
     }
-    let ended = last.as_ref().filter(|last| matches!(last.job, Job::Restart { .. }) && last.at >= restart.since)?;
+    let late = restart.filter.timeout.is_some_and(|timeout| boot_now().since(restart.since) >= timeout);
+    let late = (late && restart.begun).then_some(RestartOutcome::StillStarting);
+    let ended = last.as_ref().filter(|last| matches!(last.job, Job::Restart { .. }) && last.at >= restart.since);
+    let Some(ended) = ended else { return late };
     if ended.outcome != JobOutcome::Done {
         return Some(RestartOutcome::Failed);
     }
@@ -164,14 +202,14 @@ fn restart_outcome(
     if local.postgres == pgherd_ha::Postgres::Stopped && local.job.is_none() {
         return Some(RestartOutcome::Failed);
     }
-    let late = restart.filter.timeout.is_some_and(|timeout| boot_now().since(restart.since) >= timeout);
-    late.then_some(RestartOutcome::StillStarting)
+    late
 }
 
-fn conditions_met(filter: &RestartFilter, seen: Option<&Observation>) -> bool {
+fn conditions_met(filter: &RestartFilter, seen: Option<&Observation>, pending: bool) -> bool {
     // A server that does not answer may be restarted, but nothing is known of it that a condition could be compared with.
     let Some(seen) = seen else {
-        return *filter == RestartFilter { timeout: filter.timeout, ..RestartFilter::default() };
+        let RestartFilter { timeout, unordered, .. } = *filter;
+        return *filter == RestartFilter { timeout, unordered, ..RestartFilter::default() };
     };
     let role = match filter.role {
         None => true,
@@ -180,7 +218,7 @@ fn conditions_met(filter: &RestartFilter, seen: Option<&Observation>) -> bool {
         Some(_) => false,
     };
     let version = filter.postgres_version.as_ref().is_none_or(|version| seen.server_version < version.number);
-    role && version && (!filter.restart_pending || !seen.pending_restart.is_empty())
+    role && version && (!filter.restart_pending || pending)
 }
 
 fn answer<T>(reply: oneshot::Sender<T>, value: T) {

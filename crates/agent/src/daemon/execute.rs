@@ -1,13 +1,17 @@
 //! Carrying out the short actions of a decision. An action that needs the lease is refused when the lease is of another epoch.
 
 use pgherd_dcs::{Acquired, Expect, Key, Written, boot_now};
-use pgherd_ha::{Action, Epoch, FailoverKey, Job, Peer, PeerAnswer, PeerPoll, Permit, Role, Status};
-use serde_json::{Map, Value};
+use pgherd_ha::{
+    Action, Callback, CallbackEvent, Epoch, FailoverKey, Job, JobOutcome, JobResult, Peer, PeerAnswer, PeerPoll,
+    Permit, Reservation, Role, StandbyNames, Timeline, Verdict, slot_name,
+};
+use serde_json::Value;
 
+use super::history;
 use super::jobs::Context;
 use super::node::Postmaster;
 use super::round::Daemon;
-use super::{history, slots};
+use super::settings::Overlay;
 use crate::guard::{Attached, Guard, attach, scan};
 use crate::postgres::Recovery;
 use std::sync::Arc;
@@ -47,42 +51,77 @@ impl Daemon {
             Action::Acquire => return self.acquire().await,
             Action::Renew { epoch } => self.renew(*epoch).await?,
             Action::Release { epoch } => self.release(*epoch).await?,
-            Action::WriteStatus { optime, .. } => {
-                let status = Status { optime: *optime, ..self.own_slots() };
-                self.write(Key::Status, &pgherd_dcs::layout::encode_status(&status), Expect::Any).await?;
+            Action::WriteStatus { status, .. } => {
+                self.write(Key::Status, &pgherd_dcs::layout::encode_status(status), Expect::Any).await?;
             }
             Action::WriteHistory { .. } => self.write_history().await?,
+            Action::WriteSync { version, key, .. } => {
+                let expect = version.map_or(Expect::Absent, Expect::Version);
+                self.write(Key::Sync, &pgherd_dcs::layout::encode_sync(key), expect).await?;
+            }
+            Action::SetStandbyNames { names, .. } => {
+                self.current.primary.standby_names = names.as_ref().map(StandbyNames::text);
+                self.rewrite_running().await?;
+            }
+            Action::AdmitClients => {
+                if !std::mem::replace(&mut self.current.primary.admits_clients, true) {
+                    self.rewrite_running().await?;
+                    // The rules are checked then.
+                    self.memory.apply = true;
+                }
+            }
+            Action::ReserveTimeline { epoch, timeline, version } => self.reserve(*epoch, *timeline, *version).await?,
+            Action::WriteFailsafe { members, .. } => {
+                self.write(Key::Failsafe, &pgherd_dcs::layout::encode_failsafe(members), Expect::Any).await?;
+            }
+            Action::AskFailsafe { epoch, ttl, members } => self.ask_failsafe(*epoch, *ttl, members)?,
             Action::ClearFailover { version } => {
                 let empty = pgherd_dcs::layout::encode_failover(&FailoverKey::default());
                 self.write(Key::Failover, &empty, Expect::Version(*version)).await?;
             }
             Action::PollPeers { names } => self.poll(names),
             Action::Follow { upstream } => self.follow(upstream.clone()).await?,
-            Action::SyncSlots { members } => self.sync_slots(members).await?,
+            Action::ChangeSlots { changes } => self.change_slots(changes).await,
             Action::Checkpoint => self.jobs.checkpoint(&self.node.server),
             Action::Guard => self.give_guard().await?,
+            Action::ArmWatchdog { .. } => self.lease.arm_watchdog().await?,
+            Action::DisarmWatchdog => {
+                if let Err(error) = self.lease.watchdog.disarm() {
+                    self.complain(error);
+                }
+            }
             Action::Fence => self.fence().await?,
-            Action::Run(job) => self.jobs.begin(job.clone(), self.context(job)).await,
-            Action::RefuseRequest { why } => self.commands.refuse(why),
+            Action::Run(job) => {
+                // Nothing of before may still be using a slot when the server is promoted.
+                if let Job::Promote { .. } = job {
+                    self.slots.cancel().await;
+                }
+                self.overlay(job);
+                let context = self.context(job);
+                if job.starts_server() {
+                    let role = self.role_of(job);
+                    self.current.fallback.stage(role.as_str(), &context.server);
+                }
+                self.jobs.begin(job.clone(), context).await;
+            }
+            Action::CutOff => {
+                if let Some((job, _)) = self.jobs.in_progress() {
+                    let job = job.clone();
+                    self.jobs.cancel().await;
+                    self.memory.last_job = Some(JobResult { job, at: boot_now(), outcome: JobOutcome::Cancelled });
+                }
+            }
+            Action::RefuseRequest { why } => self.commands.refuse(why.clone()),
             Action::Exit { failure } => {
                 self.memory.exit = Some(failure.clone().map_or(Ok(()), Err));
             }
         }
-        Ok(is_news(action))
+        Ok(action.is_news())
     }
 
     /// The key must still be ours, under the epoch that the decision saw.
     fn check_epoch(&self, action: &Action) -> Result<(), String> {
-        let epoch = match action {
-            Action::WriteInitialize { epoch, .. }
-            | Action::WriteConfig { epoch }
-            | Action::WriteStatus { epoch, .. }
-            | Action::WriteHistory { epoch }
-            | Action::Run(Job::StartPrimary { epoch } | Job::Promote { epoch } | Job::PostBootstrap { epoch }) => {
-                *epoch
-            }
-            _ => return Ok(()),
-        };
+        let Some(epoch) = action.under() else { return Ok(()) };
         match self.lease.lease() {
             Some(lease) if lease.epoch == epoch && boot_now() < lease.end() => Ok(()),
             _ => Err(format!("the lease of epoch {epoch} is over: not doing what was decided under it")),
@@ -136,10 +175,14 @@ impl Daemon {
 
     /// Only once no process of the server is left, or while it is a standby that nothing is about to promote.
     async fn release(&mut self, epoch: Epoch) -> Result<(), String> {
-        let left = scan::processes_of(&self.node.server.data_dir)
+        if let Some((job, _)) = self.jobs.in_progress().filter(|(job, _)| job.makes_writer()) {
+            return Err(format!("the leader key is not released: a job ({}) is in progress", job.name()));
+        }
+        let left = scan::able_processes_of(&self.node.server.data_dir)
             .map_err(|error| format!("the leader key is not released: {error}"))?
             .len();
-        let standby = self.node.seen.as_ref().is_some_and(|seen| seen.in_recovery) && self.jobs.in_progress().is_none();
+        let in_recovery = self.node.seen.as_ref().is_some_and(|seen| seen.in_recovery) && !self.node.restores;
+        let standby = in_recovery && self.jobs.in_progress().is_none();
         if left > 0 && !standby {
             return Err(format!("the leader key is not released: {left} processes of PostgreSQL are left"));
         }
@@ -148,20 +191,6 @@ impl Daemon {
             tracing::info!("released the leader key, epoch {epoch}");
         }
         Ok(())
-    }
-
-    fn own_slots(&self) -> Status {
-        let slots = self.node.seen.iter().flat_map(|seen| &seen.slots);
-        let position = |slot: &crate::postgres::observation::Slot| slot.confirmed_flush_lsn.or(slot.restart_lsn);
-        let mut slots: std::collections::BTreeMap<String, u64> = slots
-            .filter(|slot| !slot.temporary)
-            .filter_map(|slot| Some((slot.name.clone(), position(slot)?.0)))
-            .collect();
-        if let Some(position) = self.node.seen.as_ref().and_then(|seen| seen.flush_lsn) {
-            slots.insert(slots::slot_name(&self.current.identity.name), position.0);
-        }
-        let retain_slots = self.memory.slots_made.iter().cloned().collect();
-        Status { slots, retain_slots, ..Status::default() }
     }
 
     async fn write_history(&mut self) -> Result<(), String> {
@@ -174,6 +203,7 @@ impl Daemon {
                 .map_err(|error| format!("the history file of timeline {timeline} cannot be read: {error}"))?;
             history::merge(
                 &file,
+                timeline,
                 &known,
                 &self.current.identity.name,
                 ended,
@@ -181,6 +211,16 @@ impl Daemon {
             )
         };
         self.write(Key::History, &pgherd_dcs::layout::encode_history(&lines), Expect::Any).await
+    }
+
+    /// One whose outcome is unknown fails as one that is refused does: what the store has is seen in the next round.
+    async fn reserve(&mut self, epoch: Epoch, timeline: Timeline, version: Option<i64>) -> Result<(), String> {
+        let leader = self.current.identity.name.clone();
+        let reservation = pgherd_dcs::layout::encode_reservation(&Reservation { timeline, epoch, leader });
+        let begun = boot_now();
+        self.write(Key::Timelines, &reservation, version.map_or(Expect::Absent, Expect::Version)).await?;
+        tracing::info!("reserved timeline {timeline} in {} ms", boot_now().since(begun).as_millis());
+        Ok(())
     }
 
     /// One poll at a time; its answers come as an event.
@@ -200,7 +240,7 @@ impl Daemon {
             let peers = names
                 .into_iter()
                 .zip(answers)
-                .map(|(name, answer)| Peer { name, answer: peer_answer(&answer) })
+                .map(|(name, answer)| Peer { name, answer: answer.status().map(PeerAnswer::from) })
                 .collect();
             // The daemon has ended: nobody is there to be told.
             let _ = events.send(PeerPoll { asked, peers }).await;
@@ -209,22 +249,16 @@ impl Daemon {
 
     async fn follow(&mut self, upstream: Option<pgherd_ha::Upstream>) -> Result<(), String> {
         let recovery = Recovery::Standby { upstream: self.upstream(upstream.as_ref()) };
-        let server = self.current.server(Role::Replica);
+        let server = self.current.server(self.standby_role());
         super::jobs::rewrite(&server, recovery, self.node.control.as_ref()).await?;
+        self.call_back(Callback { event: CallbackEvent::Reload, role: self.standby_role() });
         match &upstream {
             Some(upstream) => tracing::info!("following {} ({}:{})", upstream.name, upstream.host, upstream.port),
+            None if self.lives_by_archive() => tracing::info!("following nobody: the log comes from the archive"),
             None => tracing::info!("the upstream is cut: what is received so far is all there will be"),
         }
         self.memory.following = upstream;
         Ok(())
-    }
-
-    async fn sync_slots(&mut self, members: &[String]) -> Result<(), String> {
-        let Some(seen) = self.node.seen.clone() else { return Ok(()) };
-        let registered = self.memory.view.iter().flat_map(|view| &view.members).map(|member| member.name.clone());
-        let known: Vec<String> = registered.collect();
-        let made = &mut self.memory.slots_made;
-        slots::sync(self.node.connection(), &seen, made, members, &known).await.map_err(|error| error.full())
     }
 
     async fn give_guard(&mut self) -> Result<(), String> {
@@ -275,55 +309,86 @@ impl Daemon {
     }
 
     pub(super) fn upstream(&self, upstream: Option<&pgherd_ha::Upstream>) -> Option<crate::postgres::Upstream> {
-        let slot = self.current.dynamic.postgresql.use_slots.then(|| slots::slot_name(&self.current.identity.name));
-        upstream.map(|upstream| crate::postgres::Upstream { host: upstream.host.clone(), port: upstream.port, slot })
+        upstream.map(|upstream| super::jobs::streaming(upstream, self.own_slot().as_ref()))
+    }
+
+    /// The name of this node's slot on other members, where slots are used.
+    fn own_slot(&self) -> Option<String> {
+        self.current.dynamic.postgresql.use_slots.then(|| slot_name(&self.current.identity.name))
+    }
+
+    /// The role of a server in recovery.
+    pub(super) fn standby_role(&self) -> Role {
+        if self.memory.standby_leader { Role::StandbyLeader } else { Role::Replica }
+    }
+
+    /// What the server is that comes out of it, as far as its settings go.
+    fn role_of(&self, job: &Job) -> Role {
+        match job {
+            Job::StartPrimary { .. } | Job::Restart { epoch: Some(_), .. } | Job::PostBootstrap { .. } => Role::Primary,
+            _ => self.standby_role(),
+        }
+    }
+
+    /// This node is to stream from nobody.
+    pub(super) fn lives_by_archive(&self) -> bool {
+        let settings = &self.agent.settings;
+        let remote = settings.standby_cluster.as_ref().map(|standby| standby.upstream.is_some());
+        settings.nostream || (self.memory.standby_leader && remote == Some(false))
+    }
+
+    /// What the files of the server hold that a job starts or promotes. In synchronous mode its clients wait until it is safe.
+    fn overlay(&mut self, job: &Job) {
+        self.current.primary = match job {
+            Job::StartPrimary { names, .. } | Job::Promote { names, .. } | Job::Restart { epoch: Some(_), names } => {
+                Overlay { standby_names: names.as_ref().map(StandbyNames::text), admits_clients: !job.holds_clients() }
+            }
+            Job::StartStandby { .. }
+            | Job::CopySlots { .. }
+            | Job::Restart { epoch: None, .. }
+            | Job::Clone { .. }
+            | Job::Rewind { .. } => Overlay::default(),
+            Job::Initdb
+            | Job::CustomBootstrap
+            | Job::PostBootstrap { .. }
+            | Job::AbandonBootstrap
+            | Job::CheckDivergence { .. }
+            | Job::PrePromote { .. }
+            | Job::Stop(_) => return,
+        };
+    }
+
+    /// The timelines of the leader of now, if they are known.
+    fn lineage(&self) -> Option<Vec<Timeline>> {
+        let leads = self.memory.view.as_ref()?.leader.as_ref()?.epoch;
+        self.memory.divergence.filter(|known| known.epoch == leads && known.verdict == Verdict::Same)?;
+        Some(self.memory.lineage.clone())
     }
 
     fn context(&self, job: &Job) -> Context {
-        let primary = matches!(job, Job::StartPrimary { .. } | Job::Restart { epoch: Some(_) });
+        let server = self.current.server(self.role_of(job));
+        let server = match job {
+            Job::Promote { .. } => Arc::new(self.current.overlaid((*server).clone())),
+            _ => server,
+        };
         Context {
-            server: self.current.server(if primary { Role::Primary } else { Role::Replica }),
+            server,
             lease: self.lease.clone(),
             guard: self.current.guard,
-            slot: self.current.dynamic.postgresql.use_slots.then(|| slots::slot_name(&self.current.identity.name)),
+            stop_timeout: self.current.dynamic.postgresql.pg_ctl_timeout,
+            slot: self.own_slot(),
+            standby_cluster: self.current.dynamic.standby_cluster.is_some(),
             postmaster: self.node.postmaster.clone(),
             control: self.node.control.clone(),
             seen: self.node.seen.clone(),
             following: self.memory.following.clone(),
+            lineage: self.lineage(),
+            timeline_of_others: self.memory.view.as_ref().map_or(Timeline(0), |view| view.newest_timeline()),
             stalls: self.node.not_streaming_since.is_some_and(|since| boot_now().since(since) >= STALLS),
         }
     }
 }
 
-fn peer_answer(answer: &crate::api::PeerAnswer) -> Option<PeerAnswer> {
-    let status = answer.status()?;
-    let priority = |tags: &Map<String, Value>| tags.get("failover_priority").and_then(Value::as_i64);
-    Some(PeerAnswer {
-        in_recovery: status.in_recovery,
-        position: status.position,
-        timeline: status.timeline,
-        nofailover: status.nofailover(),
-        failover_priority: priority(&status.tags).unwrap_or(1),
-        watchdog_failed: status.watchdog_failed,
-    })
-}
-
 fn text(error: pgherd_dcs::StoreError) -> String {
     error.to_string()
-}
-
-/// Whether an action asks for another look at once.
-fn is_news(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::ClaimInitialize
-            | Action::RemoveClaim { .. }
-            | Action::WriteInitialize { .. }
-            | Action::Acquire
-            | Action::Renew { .. }
-            | Action::Release { .. }
-            | Action::ClearFailover { .. }
-            | Action::Guard
-            | Action::Fence
-    )
 }

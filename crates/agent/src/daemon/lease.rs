@@ -16,9 +16,14 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::api::PermitCell;
 use crate::guard::Page;
+use crate::watchdog::Watchdog;
 
 /// A failed renewal is tried again after this time; the store's own reconnect takes about as long.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// How long before the watchdog would reset the machine the lease counts as over: the server is stopped in order, and its guard has killed
+/// what is left, while the agent still has time to see it and to disarm.
+const BEFORE_RESET: Duration = Duration::from_millis(500);
 
 /// What the daemon, the keeper and the REST API share; every field is read and written without waiting.
 #[derive(Debug)]
@@ -32,6 +37,7 @@ pub struct LeaseState {
     /// The page of the server that may write; none while the server is a standby, whose page has no end.
     page: ArcSwapOption<Page>,
     pub watch: Watch,
+    pub watchdog: Watchdog,
     /// Wakes the keeper: there is something to renew.
     kick: Notify,
     /// Wakes the daemon: the lease was lost.
@@ -79,7 +85,7 @@ impl Watch {
     }
 
     /// What has not been seen for a whole lease, in words.
-    fn silence(&self, now: Boot) -> Option<&'static str> {
+    pub(super) fn silence(&self, now: Boot) -> Option<&'static str> {
         let tolerance = Duration::from_millis(self.tolerance.load(Ordering::SeqCst));
         if now.since(self.probe.get()) > tolerance {
             return Some("no write to the data directory has reached the disk: look at the disk and the kernel's log");
@@ -90,13 +96,14 @@ impl Watch {
 }
 
 impl LeaseState {
-    pub fn new() -> Arc<LeaseState> {
+    pub fn new(watchdog: Watchdog) -> Arc<LeaseState> {
         let state = LeaseState {
             held: AtomicU64::new(0),
             lease: ArcSwapOption::empty(),
             permit: Arc::new(ArcSwap::from_pointee(Permit::None)),
             page: ArcSwapOption::empty(),
             watch: Watch::default(),
+            watchdog,
             kick: Notify::new(),
             lost: Notify::new(),
             interval_millis: AtomicU64::new(500),
@@ -123,10 +130,22 @@ impl LeaseState {
         };
         // A shorter session is asked for after this: from then on the store may free the key sooner than the proof at hand says.
         self.outdated_millis.store(millis(lease.granted), Ordering::SeqCst);
-        self.take(self.capped(lease));
+        let capped = self.capped(lease);
+        self.lease.store(Some(Arc::new(capped)));
+        let given = lease.deadline();
+        let shorten = |permit: &Arc<Permit>| match **permit {
+            // A later one is the members', in failsafe mode: it is as good as it was.
+            Permit::Until { epoch, deadline } if epoch == lease.epoch && deadline <= given => {
+                Arc::new(Permit::from_lease(&capped))
+            }
+            _ => permit.clone(),
+        };
+        self.permit.rcu(shorten);
+        self.inform_guard();
     }
 
     fn capped(&self, lease: Lease) -> Lease {
+        let lease = before_reset(lease, self.watchdog.timeout());
         let outdated = Duration::from_millis(self.outdated_millis.load(Ordering::SeqCst));
         if outdated.is_zero() || lease.granted < outdated {
             return lease;
@@ -151,20 +170,32 @@ impl LeaseState {
         self.lease.store(None);
     }
 
-    /// A proof has come: keep it, and prolong what it permits.
+    /// A proof has come: keep it, and prolong what it permits. What the members have permitted in failsafe mode may last longer, and then
+    /// stays: after a silence a proof counts from before it, and the guard must not hear of an end that is over already.
     pub fn proven(&self, lease: Lease) {
         let newer = self.lease().is_none_or(|known| known.epoch != lease.epoch || known.sent < lease.sent);
         if !newer || self.held.load(Ordering::SeqCst) != lease.epoch.0 {
             return;
         }
         self.take(self.capped(lease));
+        self.watchdog.keep_alive(&lease);
+    }
+
+    /// The machine's watchdog runs from now on, and what is proven so far lasts no longer than it lets the machine live.
+    pub async fn arm_watchdog(&self) -> Result<(), String> {
+        let Some(lease) = self.lease() else { return Err("there is no lease to arm the watchdog under".into()) };
+        self.watchdog.arm(&lease).await?;
+        self.take(self.capped(lease));
+        Ok(())
     }
 
     /// Keeps the proof, and brings what it permits into force.
     fn take(&self, lease: Lease) {
         self.lease.store(Some(Arc::new(lease)));
         let prolong = |permit: &Arc<Permit>| match **permit {
-            Permit::Until { epoch, .. } if epoch == lease.epoch => Arc::new(Permit::from_lease(&lease)),
+            Permit::Until { epoch, deadline } if epoch == lease.epoch && deadline < lease.deadline() => {
+                Arc::new(Permit::from_lease(&lease))
+            }
             _ => permit.clone(),
         };
         self.permit.rcu(prolong);
@@ -215,6 +246,15 @@ impl LeaseState {
             }
         }
     }
+}
+
+/// Without another proof the machine is reset that long after the last one: a server that serves until then loses what an orderly stop
+/// would have kept.
+fn before_reset(lease: Lease, watchdog: Option<Duration>) -> Lease {
+    let Some(timeout) = watchdog else { return lease };
+    let tick = lease.tick.unwrap_or(lease.granted / 4);
+    let granted = lease.granted.min(timeout.saturating_sub(BEFORE_RESET) + tick);
+    Lease { granted, tick: Some(tick), ..lease }
 }
 
 /// No permit: what is running keeps the deadline it has.
@@ -304,14 +344,39 @@ async fn renew_for_ever(store: Arc<dyn Store>, state: &LeaseState) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watchdog::Wish;
 
     fn lease(epoch: u64, sent: u64) -> Lease {
         Lease { epoch: Epoch(epoch), sent: Boot::from_millis(sent), granted: Duration::from_secs(8), tick: None }
     }
 
+    fn no_watchdog() -> Watchdog {
+        Watchdog::start(Wish::off()).expect("a thread")
+    }
+
+    #[test]
+    fn a_lease_is_over_before_the_watchdog_resets_the_machine() {
+        let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
+        // (granted, tick, time-out of the watchdog, when the lease ends after its proof), in ms.
+        for (granted, tick, timeout, end) in [
+            (30_000, Some(2_000), Some(25), 24_500),
+            (30_000, None, Some(25), 22_500),
+            (8_000, Some(2_000), Some(3), 2_500),
+            (8_000, None, Some(3), 2_500),
+            (8_000, None, None, 6_000),
+        ] {
+            let lease = Lease { granted: ms(granted), tick: tick.map(ms), ..lease(1, 0) };
+            assert_eq!(
+                before_reset(lease, timeout.map(seconds)).end(),
+                Boot::from_millis(end),
+                "{granted} {timeout:?}"
+            );
+        }
+    }
+
     #[test]
     fn a_proof_prolongs_only_the_permit_of_its_epoch() {
-        let state = LeaseState::new();
+        let state = LeaseState::new(no_watchdog());
         state.hold(Epoch(1));
         state.permit(Permit::from_lease(&lease(1, 1_000)));
         state.proven(lease(1, 2_000));
@@ -325,7 +390,7 @@ mod tests {
 
     #[test]
     fn an_older_decision_does_not_shorten_what_the_keeper_has_prolonged() {
-        let state = LeaseState::new();
+        let state = LeaseState::new(no_watchdog());
         state.hold(Epoch(1));
         state.permit(Permit::from_lease(&lease(1, 1_000)));
         state.proven(lease(1, 2_000));
@@ -335,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_shorter_ttl_shortens_the_permit_before_the_session_is_asked_for() {
-        let state = LeaseState::new();
+        let state = LeaseState::new(no_watchdog());
         let (second, long) = (Duration::from_secs(1), Lease { granted: Duration::from_secs(30), ..lease(1, 1_000) });
         state.set_times(30 * second, second);
         state.hold(Epoch(1));
@@ -354,8 +419,28 @@ mod tests {
     }
 
     #[test]
+    fn what_the_members_have_given_is_shortened_by_no_proof_and_no_ttl() {
+        let state = LeaseState::new(no_watchdog());
+        let second = Duration::from_secs(1);
+        state.set_times(8 * second, second);
+        state.hold(Epoch(1));
+        state.proven(lease(1, 1_000));
+        let members = Permit::Until { epoch: Epoch(1), deadline: Boot::from_millis(20_000) };
+        state.permit(members);
+        state.proven(lease(1, 2_000));
+        assert_eq!(**state.permit.load(), members, "an older proof that came late");
+        state.set_times(4 * second, second);
+        assert_eq!(**state.permit.load(), members);
+        state.proven(lease(1, 30_000));
+        let capped = Lease { granted: 4 * second, ..lease(1, 30_000) };
+        assert_eq!(**state.permit.load(), Permit::from_lease(&capped));
+        state.let_go();
+        assert_eq!(**state.permit.load(), Permit::from_lease(&capped), "only a decision takes a permit");
+    }
+
+    #[test]
     fn what_was_let_go_is_not_proven_again() {
-        let state = LeaseState::new();
+        let state = LeaseState::new(no_watchdog());
         state.hold(Epoch(1));
         state.proven(lease(1, 1_000));
         assert!(state.lease().is_some());

@@ -1,12 +1,12 @@
 //! What this node registers of itself: the member key, and the route that is pushed to entrypoints.
 
-use pgherd_ha::{
-    DataDirectory, Job, JobOutcome, Local, Lsn, Member, MemberState, NodeRoute, Permit, Postgres, Role, View,
-};
-use serde_json::{Map, Value};
+use pgherd_ha::{Decision, Local, Lsn, Member, NodeRoute, Permit, Postgres, View};
+use serde_json::{Map, Value, json};
 
+use super::commands::Commands;
 use super::node::Node;
-use crate::api::{PATRONI_VERSION, ScheduledRestart};
+use crate::api::{PATRONI_VERSION, with_fraction};
+use crate::postgres::pending::Change;
 
 /// What does not change from round to round.
 #[derive(Clone, Debug)]
@@ -27,7 +27,8 @@ pub fn member(
     local: &Local,
     node: &Node,
     paused: bool,
-    scheduled: Option<&ScheduledRestart>,
+    standby_leader: bool,
+    commands: &Commands,
 ) -> Member {
     let seen = node.seen.as_ref().filter(|_| local.running().is_some());
     let standby = seen.and_then(|seen| seen.standby.as_ref());
@@ -37,16 +38,24 @@ pub fn member(
     if let Some(url) = &identity.proxy_url {
         extra.insert("proxy_url".into(), url.clone().into());
     }
+    let pending = seen.is_some().then(|| pending_restart(node)).flatten();
+    if let Some(reasons) = &pending {
+        extra.insert("pending_restart_reason".into(), reasons.clone().into());
+    }
     // The tables show it, and whoever takes it back asks only members that have one.
-    if let Some(restart) = scheduled {
-        extra.insert("scheduled_restart".into(), restart.to_json().into());
+    if let Some(restart) = commands.scheduled() {
+        let mut value = restart.to_json();
+        if let Some(started) = commands.scheduled_for() {
+            value.insert("postmaster_start_time".into(), with_fraction(started).into());
+        }
+        extra.insert("scheduled_restart".into(), value.into());
     }
     Member {
         name: identity.name.clone(),
         conn_url: identity.conn_url.clone(),
         api_url: identity.api_url.clone(),
-        state: state(local),
-        role: role(local),
+        state: local.member_state(),
+        role: local.role(standby_leader),
         version: PATRONI_VERSION.into(),
         pgherd: Some(env!("CARGO_PKG_VERSION").into()),
         tags: tags(identity, node),
@@ -56,66 +65,32 @@ pub fn member(
         replication_state: seen.and_then(|seen| seen.replication_state()).map(Into::into),
         timeline: seen.and(node.timeline()),
         checkpoint_after_promote: (leads && !node.checkpointed).then_some(false),
-        pending_restart: seen.is_some_and(|seen| !seen.pending_restart.is_empty()),
+        pending_restart: pending.is_some(),
         pause: paused,
         extra,
     }
+}
+
+/// Parameter by parameter, as the interface has it; `None`: nothing waits for a restart.
+pub fn pending_restart(node: &Node) -> Option<Map<String, Value>> {
+    let reason = |change: &Change| json!({ "old_value": change.old, "new_value": change.new });
+    let reasons: Map<String, Value> =
+        node.pending.changes.iter().map(|(name, change)| (name.clone(), reason(change))).collect();
+    (!reasons.is_empty()).then_some(reasons)
 }
 
 /// What the others see of this node's tags. A node that must not be promoted for now says so: they would wait for ever for one that
 /// is ahead of them and does not take the key.
 pub fn tags(identity: &Identity, node: &Node) -> Map<String, Value> {
     let mut tags = identity.tags.clone();
-    if node.unproven || node.barred {
+    if node.barred {
         tags.insert("nofailover".into(), true.into());
     }
+    if node.leaves_sync {
+        tags.insert("nosync".into(), true.into());
+        tags.insert("sync_priority".into(), 0.into());
+    }
     tags
-}
-
-pub fn state(local: &Local) -> MemberState {
-    match local.job.as_ref().map(|job| &job.job) {
-        Some(Job::Initdb | Job::PostBootstrap { .. }) => return MemberState::InitializingNewCluster,
-        Some(Job::Clone { .. }) => return MemberState::CreatingReplica,
-        Some(Job::Restart { .. }) => return MemberState::Restarting,
-        Some(Job::Stop(_)) => return MemberState::Stopping,
-        Some(Job::StartPrimary { .. } | Job::StartStandby { .. }) => return MemberState::Starting,
-        Some(Job::Rewind { .. }) => return MemberState::Stopped,
-        Some(Job::Promote { .. } | Job::CheckDivergence { .. }) | None => {}
-    }
-    match &local.postgres {
-        Postgres::Running(_) | Postgres::Silent { .. } => MemberState::Running,
-        Postgres::Starting { .. } => MemberState::Starting,
-        Postgres::Orphans => MemberState::Crashed,
-        Postgres::Stopped => stopped(local),
-    }
-}
-
-fn stopped(local: &Local) -> MemberState {
-    match &local.last_job {
-        Some(last) => match (&last.job, last.outcome) {
-            (Job::Initdb | Job::PostBootstrap { .. }, JobOutcome::Failed) => MemberState::InitdbFailed,
-            (Job::StartPrimary { .. } | Job::StartStandby { .. }, JobOutcome::Failed) => MemberState::StartFailed,
-            (Job::Restart { .. }, JobOutcome::Failed) => MemberState::RestartFailed,
-            (Job::Stop(_), JobOutcome::Failed) => MemberState::StopFailed,
-            (Job::StartPrimary { .. } | Job::StartStandby { .. } | Job::Promote { .. }, JobOutcome::Done) => {
-                MemberState::Crashed
-            }
-            _ => MemberState::Stopped,
-        },
-        None => MemberState::Stopped,
-    }
-}
-
-pub fn role(local: &Local) -> Role {
-    match (&local.data, &local.job) {
-        (_, Some(job)) if matches!(job.job, Job::Promote { .. }) => Role::Promoted,
-        (DataDirectory::Empty | DataDirectory::Incomplete, _) => Role::Uninitialized,
-        _ if local.is_writer() => Role::Primary,
-        (DataDirectory::Present(control), _) if local.postgres == Postgres::Stopped && control.was_primary() => {
-            Role::Demoted
-        }
-        _ => Role::Replica,
-    }
 }
 
 /// `None`: it takes no sessions. A server that is late with its heartbeat is busy: its sessions go on, and cutting them would
@@ -133,7 +108,8 @@ fn in_recovery(local: &Local, node: &Node) -> Option<bool> {
 }
 
 /// The route of this node. `permit_ms` is filled in when a line is sent.
-pub fn route(identity: &Identity, local: &Local, node: &Node, view: Option<&View>, permit: Permit) -> NodeRoute {
+pub fn route(identity: &Identity, local: &Local, node: &Node, view: Option<&View>, decision: &Decision) -> NodeRoute {
+    let Decision { permit, admits, .. } = *decision;
     let running = in_recovery(local, node);
     let leads = running == Some(false);
     let position = node.seen.as_ref().filter(|_| running.is_some()).and_then(|seen| match &seen.standby {
@@ -147,13 +123,14 @@ pub fn route(identity: &Identity, local: &Local, node: &Node, view: Option<&View
         address: identity.address.clone(),
         running: running.is_some(),
         in_recovery: running,
-        epoch: if leads { permit.epoch() } else { None },
+        epoch: if leads && admits { permit.epoch() } else { None },
         permit_ms: None,
         paused: matches!(permit, Permit::Paused { .. }),
         timeline: node.timeline().filter(|_| running.is_some()),
         lsn: position,
         lag: if leads { None } else { leader_at.zip(position).map(|(leader, own)| leader.0.saturating_sub(own.0)) },
-        noloadbalance: identity.tags.get("noloadbalance").is_some_and(|tag| *tag == Value::Bool(true)),
-        state: state(local).as_str().into(),
+        noloadbalance: identity.tags.get("noloadbalance").is_some_and(pgherd_ha::truthy),
+        standby_leader: decision.standby_leader,
+        state: local.member_state().as_str().into(),
     }
 }

@@ -4,9 +4,12 @@
 //! Whatever hangs in the first never delays the second, and the second stops by itself when the first hangs for too long.
 //! Tested on real servers in `tests/it`.
 
+mod callbacks;
 mod commands;
 mod complaints;
 mod execute;
+mod failsafe;
+mod fallback;
 mod history;
 mod jobs;
 mod lease;
@@ -15,6 +18,7 @@ mod member;
 mod node;
 mod orders;
 mod patience;
+mod pending;
 mod publish;
 mod round;
 mod settings;
@@ -22,6 +26,7 @@ mod signals;
 mod slots;
 mod story;
 mod tell;
+mod timeline;
 mod unsupported;
 
 use std::path::Path;
@@ -35,6 +40,7 @@ use pgherd_ha::View;
 use tokio::sync::mpsc;
 
 use self::commands::Commands;
+use self::failsafe::Failsafe;
 use self::jobs::Jobs;
 use self::lease::LeaseState;
 use self::lock::{Lock, LockError};
@@ -50,6 +56,7 @@ use crate::guard::GuardMode;
 use crate::postgres::installation;
 use crate::postgres::probe::WriteProbe;
 use crate::privileges::{DEFAULT_USER, leave_root};
+use crate::watchdog::Watchdog;
 
 /// Between two writes of the probe to the data directory.
 const PROBE: Duration = Duration::from_secs(1);
@@ -75,10 +82,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
 fn start(path: Option<&Path>) -> anyhow::Result<()> {
     let environment = Environment::of_process();
     let config = Config::load(path, &environment)?;
-    if let Some(refusal) = unsupported::refusal(&config) {
-        anyhow::bail!(refusal);
-    }
-    leave_root(DEFAULT_USER, Some(&config.node.data_dir))?;
+    leave_root(DEFAULT_USER, Some(&config.node.data_dir), required_watchdog(&config))?;
     for warning in &config.warnings.0 {
         tracing::warn!("{warning}");
     }
@@ -95,21 +99,26 @@ fn start(path: Option<&Path>) -> anyhow::Result<()> {
     result
 }
 
-async fn serve(current: Current, path: Option<&Path>, environment: Environment) -> anyhow::Result<()> {
+async fn serve(mut current: Current, path: Option<&Path>, environment: Environment) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let _alone = alone(&current)?;
     let server = current.server(pgherd_ha::Role::Replica);
     installation::check_programs(&server)?;
     let version = installation::version(&server).await?;
+    current.ask_for_acceptance().await;
+    let server = current.server(pgherd_ha::Role::Replica);
     tracing::info!("pgherd {} on {}, PostgreSQL {}", env!("CARGO_PKG_VERSION"), current.identity.name, version);
-    let lease = LeaseState::new();
     let timing = current.dynamic.timing;
+    let watchdog = Watchdog::start(current.watchdog())?;
+    let lease = LeaseState::new(watchdog);
     lease.set_times(timing.ttl, timing.loop_wait);
     let store: Arc<dyn Store> = lease::start(current.store_options(), lease.clone()).await?;
     let peers = peer_client(&current)?;
     refuse_second_of_name(&current, &store, &peers).await?;
     let (orders, receiver) = mpsc::channel(api::QUEUE);
+    let (questions, asked) = mpsc::channel(api::FAILSAFE_QUEUE);
     let mut node = Node::new(server.clone(), version.major);
+    recover_unfinished(&server.data_dir)?;
     match node.find() {
         // Whose directory may not be looked into waits until it may; the loop says so.
         Err(error) if error.is_denied() => {}
@@ -121,6 +130,7 @@ async fn serve(current: Current, path: Option<&Path>, environment: Environment) 
         permit: lease.permit.clone(),
         route: publisher.route_source(),
         commands: orders,
+        failsafe: questions,
         store: store.clone(),
         peers: peers.clone(),
         settings: publisher.settings.clone(),
@@ -139,11 +149,30 @@ async fn serve(current: Current, path: Option<&Path>, environment: Environment) 
         peers,
         publisher,
         commands: Commands::new(receiver),
+        failsafe: Failsafe::new(asked),
         signals,
     };
     let result = Box::pin(Daemon::new(parts).run()).await;
     api.stop().await;
     result.map_err(anyhow::Error::msg)
+}
+
+/// A user's command that filled the directory was cut off with the agent that ran it.
+fn recover_unfinished(data_dir: &Path) -> anyhow::Result<()> {
+    match crate::guard::scan::processes_of(data_dir) {
+        Ok(left) if left.is_empty() => {
+            crate::postgres::unfinished::recover(data_dir).map_err(|error| anyhow::anyhow!(error.full()))
+        }
+        // Somebody still works on it; the loop sees what it is.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The device that PostgreSQL's user must be able to open. One that is only wanted where it works stays as it is: nobody's machine is to be
+/// reset because of a default.
+fn required_watchdog(config: &Config) -> Option<&Path> {
+    let watchdog = &config.watchdog;
+    (watchdog.mode == crate::config::Demand::Required).then_some(watchdog.device.as_path())
 }
 
 fn guard_mode(config: &Config) -> GuardMode {

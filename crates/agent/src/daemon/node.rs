@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_dcs::boot_now;
-use pgherd_ha::{Boot, ControlFile, ControlState, DataDirectory, Lsn, Running, Timeline};
+use pgherd_ha::{
+    Boot, ConnectedStandby, ControlFile, ControlState, DataDirectory, Lsn, Running, Slot, SlotKind, SyncState, Timeline,
+};
 
 use super::complaints::Complaints;
+use super::pending::PendingRestart;
 use crate::guard::{Attached, Guard, GuardError, Process, attach, scan};
 use crate::postgres::{
     self, ClusterState, Connection, ControlData, Error, Marker, Observation, Purpose, Server, data_directory,
-    postmaster::PidFile, probe::LEAST_ROOM,
+    history_files, postmaster::PidFile, probe::LEAST_ROOM,
 };
 
 /// A server that does not answer its heartbeat in this time counts as silent for the round; the round must go on.
@@ -61,6 +64,45 @@ impl Postmaster {
 /// two lines in PostgreSQL's own log.
 const REFUSED: Duration = Duration::from_secs(5);
 
+/// A standby whose replay an operator has paused is looked at again after this time.
+const STARVATION: Duration = Duration::from_secs(5);
+
+fn connected(walsender: &postgres::observation::Walsender) -> ConnectedStandby {
+    ConnectedStandby {
+        name: walsender.application_name.clone(),
+        streaming: walsender.state.as_deref() == Some("streaming"),
+        flushed: walsender.flush_lsn.unwrap_or_default(),
+        sync_state: match walsender.sync_state.as_deref() {
+            Some("sync") => SyncState::Sync,
+            Some("quorum") => SyncState::Quorum,
+            Some("potential") => SyncState::Potential,
+            _ => SyncState::Async,
+        },
+        listed: walsender.sync_priority > 0,
+    }
+}
+
+/// Whether it can still be moved is not in the row.
+fn slot(row: &postgres::observation::Slot) -> Slot {
+    let kind = match (&row.database, &row.plugin) {
+        (Some(database), Some(plugin)) => SlotKind::Logical { database: database.clone(), plugin: plugin.clone() },
+        _ => SlotKind::Physical,
+    };
+    Slot {
+        name: row.name.clone(),
+        kind,
+        active: row.active,
+        temporary: row.temporary,
+        restart: row.restart_lsn,
+        confirmed: row.confirmed_flush_lsn,
+        has_xmin: row.has_xmin,
+        lost: row.wal_status.as_deref() == Some("lost"),
+        failover: row.failover,
+        synced: row.synced,
+        broken: false,
+    }
+}
+
 /// The server, as last seen.
 #[derive(Debug)]
 pub struct Node {
@@ -87,11 +129,25 @@ pub struct Node {
     /// Read while the server is down; while it runs only what cannot change.
     data: DataDirectory,
     pub control: Option<ControlData>,
+    /// The server in this directory leaves recovery by itself: a restored backup that becomes a new cluster.
+    pub restores: bool,
     /// The data is complete but has not streamed yet, after a rewind.
     pub unproven: bool,
+    /// The data was made without a leader and has not streamed yet.
+    from_archive: bool,
     /// It keeps out of races for now: it can have no guard, or a promotion of it has just failed.
     pub barred: bool,
+    /// It is about to stop, and commits should not wait for it any more.
+    pub leaves_sync: bool,
     pub checkpointed: bool,
+    /// While replay is paused: when the control file was looked at, and whether that is because it needs more than the server has.
+    starvation: Option<(Boot, bool)>,
+    /// What a restart of the running server would change.
+    pub pending: PendingRestart,
+    /// The server has ended by itself before it let anybody in; to be taken.
+    pub failed_start: bool,
+    /// It is to stream from nobody.
+    pub lives_by_archive: bool,
 }
 
 impl Node {
@@ -112,9 +168,16 @@ impl Node {
             seen_at: Boot::ZERO,
             data: DataDirectory::Empty,
             control: None,
+            restores: false,
             unproven: false,
+            from_archive: false,
             barred: false,
+            leaves_sync: false,
             checkpointed: true,
+            starvation: None,
+            pending: PendingRestart::default(),
+            failed_start: false,
+            lives_by_archive: false,
         }
     }
 
@@ -136,6 +199,7 @@ impl Node {
         self.not_streaming_since = None;
         self.timeline_reached = Timeline(0);
         self.seen = None;
+        self.starvation = None;
         self.connection.close();
     }
 
@@ -180,6 +244,9 @@ impl Node {
         let directory = self.server.data_dir.display();
         let failed = status.is_some_and(|status| !status.success());
         let left = data_directory::free_bytes(&self.server.data_dir).ok().filter(|left| failed && *left < LEAST_ROOM);
+        // Why one without a guard has ended is unknown. A full disk is reason enough.
+        let ended_at_start = status.map_or(postmaster.guard().is_none(), |status| status.code() == Some(1));
+        self.failed_start |= self.seen.is_none() && ended_at_start && left.is_none();
         let text = match left {
             Some(left) => format!(
                 "PostgreSQL in {directory} has ended{how} and its disk is full ({} kB are left): free some space there; it is started \
@@ -242,6 +309,7 @@ impl Node {
                 self.silent_since = None;
                 self.refused_at = None;
                 self.prove(&seen);
+                self.look_for_starvation(&seen, asked).await;
                 let running = self.running(&seen);
                 let stalls = running.in_recovery && !running.streaming;
                 self.not_streaming_since = stalls.then(|| self.not_streaming_since.unwrap_or(asked));
@@ -298,21 +366,56 @@ impl Node {
     fn running(&self, seen: &Observation) -> Running {
         Running {
             in_recovery: seen.in_recovery,
+            restores: seen.in_recovery && self.restores,
             timeline: seen.timeline,
+            newest_history: match seen.in_recovery {
+                true => history_files::newest_after(&self.server.data_dir, seen.timeline),
+                false => seen.timeline,
+            },
             position: seen.position().unwrap_or(Lsn(0)),
             streaming: seen.replication_state() == Some("streaming"),
             settled: seen.standby.as_ref().is_some_and(postgres::observation::Standby::is_at_end_of_wal),
             checkpointed: seen.in_recovery || self.checkpointed,
+            synchronous_standby_names: seen.synchronous_standby_names.clone(),
+            starved: self.starvation.is_some_and(|(_, starved)| starved),
+            checkpointer_listens: seen.checkpointer_listens(),
+            standbys: seen.walsenders.iter().map(connected).collect(),
+            replayed: match &seen.standby {
+                Some(standby) => standby.replay_lsn.unwrap_or_default(),
+                None => seen.flush_lsn.unwrap_or_default(),
+            },
+            slots: seen.slots.iter().map(slot).collect(),
         }
     }
 
-    /// A rewound standby that streams is proven good.
+    /// Why replay is paused: an operator may have done it, or PostgreSQL itself, since the log needs more than this standby was started
+    /// with. That it would need more it has written into its control file before.
+    async fn look_for_starvation(&mut self, seen: &Observation, asked: Boot) {
+        if !seen.standby.as_ref().is_some_and(|standby| standby.replay_paused) {
+            self.starvation = None;
+        } else if self.starvation.is_none_or(|(looked, starved)| !starved && asked.since(looked) >= STARVATION) {
+            let control = tokio::time::timeout(HEARTBEAT, postgres::control_data::read(&self.server)).await;
+            let needs = control.ok().and_then(Result::ok).map(|control| control.required.by_name());
+            let starved = needs
+                .into_iter()
+                .flatten()
+                .any(|(name, needed)| seen.binding.get(name).is_some_and(|has| *has < u64::from(needed)));
+            self.starvation = Some((asked, starved));
+        }
+    }
+
+    /// A rewound standby that streams is proven good; one that never will, as soon as it lets anybody in, for then it has replayed all that makes
+    /// its data whole.
     fn prove(&mut self, seen: &Observation) {
-        let streams = seen.replication_state() == Some("streaming") || !seen.in_recovery;
-        if self.unproven && streams {
-            match Marker::Unproven.clear(&self.server.data_dir) {
-                Ok(()) => self.unproven = false,
-                Err(error) => tracing::warn!("the mark of an unproven rewind stays: {}", error.full()),
+        let streams = seen.replication_state() == Some("streaming") || !seen.in_recovery || self.lives_by_archive;
+        for (marker, is_set) in [(Marker::Unproven, &mut self.unproven), (Marker::FromArchive, &mut self.from_archive)]
+        {
+            if !*is_set || !streams {
+                continue;
+            }
+            match marker.clear(&self.server.data_dir) {
+                Ok(()) => *is_set = false,
+                Err(error) => tracing::warn!("the mark of a copy that is not proven stays: {}", error.full()),
             }
         }
     }
@@ -326,6 +429,7 @@ impl Node {
             return self.data.clone();
         }
         self.unproven = Marker::Unproven.is_set(&self.server.data_dir);
+        self.from_archive = Marker::FromArchive.is_set(&self.server.data_dir);
         let found = data_directory::classify(&self.server, self.major).await;
         self.control = match &found {
             postgres::DataDirectory::Present(control) => Some(control.clone()),
@@ -335,7 +439,12 @@ impl Node {
             postgres::DataDirectory::Empty => DataDirectory::Empty,
             postgres::DataDirectory::Interrupted => DataDirectory::Incomplete,
             postgres::DataDirectory::Invalid(reason) => DataDirectory::Unusable(reason),
-            postgres::DataDirectory::Present(control) => DataDirectory::Present(self.control_file(&control)),
+            postgres::DataDirectory::Present(control) => {
+                let control = self.control_file(&control);
+                // What cannot be read stays what it was.
+                self.restores = control.bootstrap_pending && self.server.data_dir.join("recovery.signal").exists();
+                DataDirectory::Present(control)
+            }
         };
         self.data.clone()
     }
@@ -361,6 +470,11 @@ impl Node {
             bootstrap_pending: Marker::NewCluster.is_set(directory),
             rewindable: control.allows_rewind(),
         }
+    }
+
+    /// It must not lead before it has streamed.
+    pub fn lacks_proof(&self, synchronous: bool) -> bool {
+        self.unproven || self.from_archive && synchronous
     }
 
     /// The timeline that the member key shows.

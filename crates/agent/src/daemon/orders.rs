@@ -1,13 +1,19 @@
 //! What comes to the loop between two rounds: commands, a changed configuration, the reports of jobs.
 
+use std::time::Duration;
+
 use pgherd_dcs::boot_now;
-use pgherd_ha::{Job, Permit, Role};
+use pgherd_ha::{Callback, CallbackEvent, Job, Permit, Role};
 
 use super::jobs::Report;
 use super::round::Daemon;
+use super::settings::Overlay;
 use crate::api::Command;
-use crate::config::Config;
-use crate::postgres::Recovery;
+use crate::config::{Config, SynchronousMode};
+use crate::postgres::{Recovery, access};
+
+/// Asking a running server what it thinks of its access rules takes milliseconds; the round must go on.
+const ACCESS_CHECK: Duration = Duration::from_secs(1);
 
 impl Daemon {
     pub(super) async fn command(&mut self, command: Command) {
@@ -16,10 +22,10 @@ impl Daemon {
         let busy = busy.filter(|job| !matches!(job, Job::CheckDivergence { .. }));
         match command {
             Command::Restart { filter, reply } => {
-                self.commands.restart(filter, Some(reply), self.node.seen.as_ref(), busy.as_ref());
+                self.commands.restart(filter, Some(reply), &self.node, busy.as_ref());
             }
             Command::ScheduleRestart { restart, reply } => {
-                let accepted = self.commands.schedule(restart);
+                let accepted = self.commands.schedule(restart, &self.node);
                 // Whoever asked may be gone.
                 let _ = reply.send(accepted);
             }
@@ -28,12 +34,12 @@ impl Daemon {
                 let _ = reply.send(deleted);
             }
             Command::Reload => self.reload().await,
-            Command::Reinitialize { force, from_leader: _, reply } => {
+            Command::Reinitialize { force, from_leader, reply } => {
                 let leads = self.lease.lease().is_some();
                 if force && !leads && busy.is_some() {
                     self.jobs.cancel().await;
                 }
-                self.commands.reinitialize(force, reply, busy.as_ref());
+                self.commands.reinitialize(force, from_leader, reply, busy.as_ref());
             }
             Command::Observe { reply } => self.memory.observers.push(reply),
             Command::Wake => {}
@@ -42,12 +48,13 @@ impl Daemon {
 
     /// A restart whose time has come, unless the cluster is paused.
     pub(super) fn scheduled_restart(&mut self) {
+        self.commands.drop_outdated(self.node.seen.as_ref());
         if self.memory.view.as_ref().is_some_and(|view| view.is_paused()) {
             return;
         }
         if let Some(restart) = self.commands.due(pgherd_ha::Wall::now()) {
             let busy = self.jobs.in_progress().map(|(job, _)| job.clone());
-            self.commands.restart(restart.filter, None, self.node.seen.as_ref(), busy.as_ref());
+            self.commands.restart(restart.filter, None, &self.node, busy.as_ref());
         }
     }
 
@@ -86,11 +93,16 @@ impl Daemon {
         if !std::mem::take(&mut self.memory.apply) {
             return;
         }
+        let accepted = self.current.ask_for_acceptance().await;
+        self.memory.apply |= !accepted;
         let timing = self.current.dynamic.timing;
         self.lease.set_times(timing.ttl, timing.loop_wait);
+        self.lease.watchdog.configure(self.current.watchdog());
         self.store.set_ttl(timing.ttl);
-        self.node.set_server(self.current.server(Role::Replica));
-        if self.node.postmaster.is_none() {
+        let server = self.current.server(Role::Replica);
+        self.node.set_server(server.clone());
+        // A restore is on its way to where it was told to go; what is written now would lead it elsewhere.
+        if self.node.postmaster.is_none() || server.bootstraps {
             return;
         }
         // It may be about to change what the server is.
@@ -103,32 +115,107 @@ impl Daemon {
             self.memory.apply = true;
             return;
         };
-        let upstream = self.upstream(self.memory.following.as_ref());
-        let (role, recovery) = match seen.in_recovery {
-            false => (Role::Primary, Recovery::RunningPrimary),
-            true => (Role::Replica, Recovery::Standby { upstream }),
+        // Found running: what a former agent has set stays. Empty names would let every commit through that waits.
+        if !seen.in_recovery && self.current.primary.standby_names.is_none() {
+            // Without a word from the store the mode may be on although the file does not know of it.
+            let unknown = self.memory.view.is_none() && !seen.synchronous_standby_names.is_empty();
+            let synchronous = self.current.dynamic.synchronous_mode != SynchronousMode::Off || unknown;
+            let narrowed = access::is_narrowed(&self.node.server);
+            self.current.primary = Overlay {
+                standby_names: synchronous.then(|| seen.synchronous_standby_names.clone()),
+                admits_clients: !narrowed.unwrap_or_else(|error| {
+                    tracing::warn!("whether pg_hba.conf keeps clients out is unknown: {}", error.full());
+                    false
+                }),
+            };
+        }
+        let rules = access::lines_in_force(&self.node.server);
+        match self.rewrite_running().await {
+            Ok(()) => self.check_access_rules(rules).await,
+            Err(error) => {
+                self.complain(format!("the server's settings could not be brought up to date: {error}"));
+                self.memory.apply = true;
+            }
+        }
+    }
+
+    /// The server goes on with the rules of before where it cannot read the new ones; but it would not start with these. So those of before
+    /// are put back.
+    async fn check_access_rules(&mut self, before: Option<Vec<String>>) {
+        let Some(role) = self.running_role() else { return };
+        let server = self.current.server(role);
+        if server.pg_hba.is_empty() || !server.admits_clients || server.parameters.contains_key("hba_file") {
+            return;
+        }
+        let before = before.filter(|before| *before != server.pg_hba);
+        let trouble = match tokio::time::timeout(ACCESS_CHECK, access::trouble(self.node.connection(), &server)).await {
+            Ok(Ok(Some(trouble))) => trouble,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return tracing::debug!("the access rules could not be checked: {}", error.full()),
+            Err(_) => return tracing::debug!("the access rules could not be checked in time"),
+        };
+        match before {
+            Some(before) => {
+                tracing::warn!(
+                    "postgresql.pg_hba is not used: {trouble}; the lines of before stay in force until it is corrected"
+                );
+                self.current.fallback.refuse_access(server.pg_hba.clone(), before);
+                self.memory.apply = true;
+            }
+            None => self.complain(format!(
+                "postgresql.pg_hba cannot be used: {trouble}; correct it, or the server will not start again"
+            )),
+        }
+    }
+
+    /// What the server runs as; `None` before its first answer.
+    pub(super) fn running_role(&self) -> Option<Role> {
+        self.node.seen.as_ref().map(|seen| if seen.in_recovery { self.standby_role() } else { Role::Primary })
+    }
+
+    /// The files of the running server, as they are to be now.
+    pub(super) async fn rewrite_running(&mut self) -> Result<(), String> {
+        let Some(role) = self.running_role() else {
+            return Err("PostgreSQL has not answered yet, so its files are left as they are".into());
+        };
+        let recovery = match role {
+            Role::Primary => Recovery::RunningPrimary,
+            _ => Recovery::Standby { upstream: self.upstream(self.memory.following.as_ref()) },
         };
         let server = self.current.server(role);
-        if let Err(error) = super::jobs::rewrite(&server, recovery, self.node.control.as_ref()).await {
-            tracing::warn!("the server's settings could not be brought up to date: {error}");
-        }
+        super::jobs::rewrite(&server, recovery, self.node.control.as_ref()).await?;
+        self.call_back(Callback { event: CallbackEvent::Reload, role });
+        Ok(())
     }
 
     pub(super) fn take_report(&mut self, report: Report) {
         if let Some(postmaster) = report.postmaster {
+            if postmaster.is_some() {
+                self.current.fallback.started();
+            }
             self.node.hold(postmaster);
         }
         if let Some(following) = report.following {
             self.memory.following = following;
         }
+        if let Some(slots) = report.slots {
+            self.memory.last_slots = slots;
+        }
         if let Some(divergence) = report.divergence {
             self.memory.divergence = Some(divergence);
+            self.memory.lineage = report.lineage;
         }
         if let Some(complaint) = report.complaint {
             self.complain(complaint);
         }
         if report.new_data {
             self.memory.divergence = None;
+            // How its server is reached may depend on how it was made.
+            self.memory.apply = true;
+        }
+        if report.bootstrapped {
+            // Access rules and connections are those of the configuration from now on.
+            self.memory.apply = true;
         }
         if report.promoted {
             self.node.checkpointed = false;

@@ -8,7 +8,6 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use pgherd_dcs::boot_now;
 use pgherd_ha::{Boot, Decision, Lease, Local, Member, MemberState, NodeRoute, Permit, Role, View};
-use serde_json::Map;
 use tokio::sync::watch;
 
 use super::member;
@@ -41,6 +40,8 @@ pub struct Facts<'a> {
     pub member: &'a Member,
     pub decision: &'a Decision,
     pub lease: Option<Lease>,
+    /// Until when failsafe mode is active here.
+    pub failsafe_until: Option<Boot>,
     pub scheduled: Option<&'a ScheduledRestart>,
 }
 
@@ -60,6 +61,7 @@ impl Publisher {
             lsn: None,
             lag: None,
             noloadbalance: false,
+            standby_leader: false,
             state: MemberState::Stopped.as_str().into(),
         };
         Ok(Publisher {
@@ -85,7 +87,7 @@ impl Publisher {
     pub fn publish(&self, facts: &Facts<'_>) {
         self.snapshot.store(Arc::new(snapshot(facts)));
         let view = facts.memory.view.as_deref();
-        let route = member::route(&facts.current.identity, facts.local, facts.node, view, facts.decision.permit);
+        let route = member::route(&facts.current.identity, facts.local, facts.node, view, facts.decision);
         let first = !self.published.swap(true, Ordering::Relaxed);
         self.route.send_if_modified(|old| {
             let news = first || is_news(old, &route);
@@ -135,10 +137,13 @@ fn nothing_known(current: &Current) -> Snapshot {
         state: MemberState::Stopped,
         role: Role::Uninitialized,
         leader: None,
+        clients_held: false,
         observation: None,
         view: None,
         paused: false,
-        failsafe_active: false,
+        settled: false,
+        failsafe_until: None,
+        failsafe_members: Default::default(),
         dcs_last_seen: 0,
         tags: current.identity.tags.clone(),
         system_id: None,
@@ -157,6 +162,12 @@ fn snapshot(facts: &Facts<'_>) -> Snapshot {
         (Permit::Until { epoch, .. } | Permit::Paused { epoch: Some(epoch) }, Some(lease)) => {
             Some(LeaderBelief { epoch, until: lease.end() })
         }
+        // A standby leader has no writer and so no permit.
+        (Permit::None, Some(lease)) if facts.decision.standby_leader => {
+            Some(LeaderBelief { epoch: lease.epoch, until: lease.end() })
+        }
+        // The members have given it, and the lease is lost.
+        (Permit::Until { epoch, deadline }, None) => Some(LeaderBelief { epoch, until: deadline }),
         _ => None,
     };
     Snapshot {
@@ -165,24 +176,27 @@ fn snapshot(facts: &Facts<'_>) -> Snapshot {
         state: facts.member.state,
         role: facts.member.role,
         leader,
+        clients_held: !facts.decision.admits,
         observation: node.seen.as_ref().filter(|_| local.running().is_some()).map(|seen| observation(node, seen)),
         view: view.map(|view| LoadedView { view: view.clone(), loaded: memory.view_loaded }),
         paused: memory.view.as_ref().is_some_and(|view| view.is_paused()),
-        failsafe_active: false,
+        settled: local.following.is_none()
+            && node
+                .seen
+                .as_ref()
+                .and_then(|seen| seen.standby.as_ref())
+                .is_some_and(postgres::observation::Standby::is_final),
+        failsafe_until: facts.failsafe_until,
+        failsafe_members: memory.view.as_ref().map(|view| view.failsafe.clone()).unwrap_or_default(),
         dcs_last_seen: memory.seen_seconds,
         tags: member::tags(&current.identity, node),
         system_id: local.control().map(|control| control.system_id),
-        pending_restart: pending_restart(node),
+        pending_restart: member::pending_restart(node),
         scheduled_restart: facts.scheduled.cloned(),
-        watchdog_failed: false,
+        watchdog_failed: local.watchdog == pgherd_ha::Watchdog::Failed,
         next_round: boot_now() + current.dynamic.timing.loop_wait,
         dynamic: current.dynamic.for_api(),
     }
-}
-
-fn pending_restart(node: &Node) -> Option<Map<String, serde_json::Value>> {
-    let names = &node.seen.as_ref()?.pending_restart;
-    (!names.is_empty()).then(|| names.iter().map(|name| (name.clone(), serde_json::json!({}))).collect())
 }
 
 fn observation(node: &Node, seen: &postgres::Observation) -> Observation {

@@ -3,29 +3,33 @@
 //! Each round reads the world anew. What wakes it: a change in the store, the end of the postmaster or its guard, the end of a job, an
 //! answer of the peers, a command, a signal, a lost lease, and last the time that the decision named.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_dcs::{Store, boot_now};
 use pgherd_ha::{
-    Agent, Boot, Decision, Job, JobInProgress, JobOutcome, JobResult, Local, Now, PeerPoll, Permit, Postgres, Rule,
-    View,
+    Agent, Boot, Callback, Decision, Job, JobInProgress, JobOutcome, JobResult, Local, Now, PeerPoll, Permit, Postgres,
+    Rule, View,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::callbacks::Callbacks;
 use super::commands::Commands;
 use super::complaints::Complaints;
+use super::failsafe::Failsafe;
 use super::jobs::{Ended, Jobs};
 use super::lease::LeaseState;
 use super::node::Node;
 use super::publish::Publisher;
 use super::settings::Current;
 use super::signals::{Signal, Signals};
+use super::slots::SlotWork;
 use super::story::Story;
 use crate::api::PeerClient;
-use crate::config::Environment;
+use crate::config::{Environment, SynchronousMode};
+use crate::postgres::Observation;
 
 /// A load of the store that takes longer is given up for this round: the round must go on, to act on what else happens.
 const LOAD: Duration = Duration::from_secs(1);
@@ -52,6 +56,9 @@ pub struct Daemon {
     pub(super) peers: PeerClient,
     pub(super) publisher: Publisher,
     pub(super) commands: Commands,
+    pub(super) callbacks: Callbacks,
+    pub(super) failsafe: Failsafe,
+    pub(super) slots: SlotWork,
     pub(super) signals: Signals,
     pub(super) memory: Memory,
     /// Of the polls that run in the background, to the loop; at most one runs at a time.
@@ -75,6 +82,7 @@ pub struct Parts {
     pub peers: PeerClient,
     pub publisher: Publisher,
     pub commands: Commands,
+    pub failsafe: Failsafe,
     pub signals: Signals,
 }
 
@@ -93,12 +101,17 @@ pub struct Memory {
     pub last_job: Option<JobResult>,
     pub claimed_initialize: bool,
     pub following: Option<pgherd_ha::Upstream>,
+    /// This node leads a standby cluster.
+    pub standby_leader: bool,
     pub peers: Option<PeerPoll>,
     pub polling: bool,
     pub divergence: Option<pgherd_ha::Divergence>,
+    /// The timelines of the leader of that comparison.
+    pub lineage: Vec<pgherd_ha::Timeline>,
     pub stopping: bool,
     pub exit: Option<Result<(), String>>,
-    pub slots_made: BTreeSet<String>,
+    /// Where the slots were right before the server was stopped in order.
+    pub last_slots: BTreeMap<String, u64>,
     /// Who wants to know of the next round.
     pub observers: Vec<oneshot::Sender<()>>,
     /// The configuration has changed and is not in force yet.
@@ -108,6 +121,8 @@ pub struct Memory {
     pub story: Story,
     /// The rule that was logged last, with why the directory cannot be used.
     pub shown: Option<(Rule, Option<String>)>,
+    /// How many seconds were left when it was last said that a race is put off.
+    pub held_off: Option<u64>,
     pub complaints: Complaints,
     pub member: Option<Vec<u8>>,
     pub member_written: Boot,
@@ -138,6 +153,9 @@ impl Daemon {
             peers: parts.peers,
             publisher: parts.publisher,
             commands: parts.commands,
+            callbacks: Callbacks::default(),
+            failsafe: parts.failsafe,
+            slots: SlotWork::default(),
             signals: parts.signals,
             memory: Memory { apply: true, ..Memory::default() },
             events,
@@ -175,19 +193,28 @@ impl Daemon {
         }
         let (postgres, data) = self.node.observe().await;
         self.after_observation(&postgres);
+        self.look_for_pending_restart().await;
+        self.attend_slots(&postgres).await;
         let local = self.local(postgres, data);
         let now = pgherd_dcs::now();
         self.narrate(&local, now.boot);
         self.memory.decided = now.boot;
         let decision = self.decide(&local, now);
-        if let Permit::Until { epoch, .. } | Permit::Paused { epoch: Some(epoch) } = decision.permit {
-            self.lease.hold(epoch);
+        match decision.permit {
+            // What the members permit beyond the lease is no key to renew.
+            Permit::Until { epoch, .. } if local.lease.is_none_or(|lease| lease.epoch != epoch) => {}
+            Permit::Until { epoch, .. } | Permit::Paused { epoch: Some(epoch) } => self.lease.hold(epoch),
+            Permit::None | Permit::Paused { epoch: None } => {}
         }
         self.lease.permit(decision.permit);
+        self.keep_watchdog_by_members(decision.permit);
         self.write_into_data_directory(&decision, &local);
         self.show(&decision, &local);
         // Before anything that may have to wait: what entrypoints and health checks are told is what was just decided.
         self.publish(&local, &decision);
+        if let Some(callback) = decision.callback {
+            self.call_back(callback);
+        }
         let carried_out = self.carry_out(&decision).await;
         self.tell(&local, &decision).await;
         for observer in observers {
@@ -211,7 +238,8 @@ impl Daemon {
         // While a permit runs out there is more to do than to wait for the store.
         let left = self.lease.permit.load().remaining(loaded);
         let patience = if left.is_zero() { LOAD } else { (left / 4).clamp(LOAD / 4, LOAD) };
-        let result = match tokio::time::timeout(patience, self.store.load()).await {
+        let store = self.store.clone();
+        let result = match self.answering(tokio::time::timeout(patience, store.load())).await {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {} ms", patience.as_millis())),
         };
@@ -238,6 +266,23 @@ impl Daemon {
     }
 
     fn after_observation(&mut self, postgres: &Postgres) {
+        if std::mem::take(&mut self.node.failed_start)
+            && let Some(complaint) = self.current.fallback.ended()
+        {
+            tracing::error!("{complaint}");
+        }
+        if self.node.seen.is_some() {
+            let server = &self.node.server;
+            self.current.fallback.answered(|| crate::postgres::access::lines_in_force(server));
+        }
+        let synchronous = self.current.dynamic.synchronous_mode != SynchronousMode::Off;
+        if synchronous && self.node.seen.as_ref().is_some_and(Observation::may_skip_waits) {
+            self.complain(
+                "this minor release of PostgreSQL may acknowledge a commit right after a start without waiting for a synchronous standby; \
+                 13.21, 14.18, 15.13, 16.9, 17.5 and later ones do not: upgrade it"
+                    .into(),
+            );
+        }
         // A job may have licensed a server that it is starting since we looked: its page is not to be lost.
         let busy = self.jobs.in_progress().is_some();
         if !busy && (*postgres == Postgres::Stopped || self.node.postmaster.is_none()) {
@@ -273,7 +318,8 @@ impl Daemon {
         }
     }
 
-    fn local(&mut self, postgres: Postgres, data: pgherd_ha::DataDirectory) -> Local {
+    fn local(&mut self, mut postgres: Postgres, data: pgherd_ha::DataDirectory) -> Local {
+        self.mark_broken_slots(&mut postgres);
         let leads = self.memory.view.as_ref().and_then(|view| view.leader.as_ref());
         let mine = leads.filter(|leader| leader.owner == pgherd_ha::LeaderOwner::Me).map(|leader| leader.epoch);
         let lease = self.lease.lease().filter(|lease| Some(lease.epoch) == mine);
@@ -285,12 +331,27 @@ impl Daemon {
             lease,
             claimed_initialize: self.memory.claimed_initialize,
             guarded: self.is_guarded(),
+            watchdog: self.watchdog(),
+            disk_stuck: self.jobs.probe.owed_for(boot_now()) > self.current.dynamic.timing.ttl,
             following: self.memory.following.clone(),
             peers: self.memory.peers.clone(),
+            failsafe: self.failsafe.newest.clone(),
             divergence: self.memory.divergence,
             request: self.commands.request(),
             stopping: self.memory.stopping,
+            manages_standby_names: self.current.primary.standby_names.is_some(),
+            last_slots: self.memory.last_slots.clone(),
+            admits_clients: self.current.primary.admits_clients,
+            limits: self.node.pending.limits(),
         }
+    }
+
+    fn watchdog(&mut self) -> pgherd_ha::Watchdog {
+        let (state, why) = self.lease.watchdog.state(boot_now());
+        if let Some(why) = why {
+            self.complain(format!("the watchdog is required and does not work, so this node must not lead: {why}"));
+        }
+        state
     }
 
     fn is_guarded(&self) -> bool {
@@ -302,14 +363,25 @@ impl Daemon {
     }
 
     fn decide(&mut self, local: &Local, now: Now) -> Decision {
-        self.agent.settings = self.current.settings(self.node.unproven);
+        let synchronous = self.current.dynamic.synchronous_mode != SynchronousMode::Off;
+        let lacks_proof = self.node.lacks_proof(synchronous);
+        self.agent.settings = self.current.settings(lacks_proof);
         let store = match &self.memory.view {
             Some(view) if self.memory.reachable => pgherd_ha::Store::Reachable(view),
             last => pgherd_ha::Store::Unreachable { last: Some(last.as_deref().unwrap_or(&self.kept)) },
         };
         let decision = self.agent.decide(store, local, now);
-        self.node.barred = self.agent.keeps_out_of_races(now.boot);
+        self.node.barred = self.agent.keeps_out_of_races(now.boot) || local.disk_stuck || lacks_proof;
+        self.node.leaves_sync = self.agent.leaves_sync();
+        // Settings may hold for one of the two roles only.
+        let was = std::mem::replace(&mut self.memory.standby_leader, decision.standby_leader);
+        self.memory.apply |= was != decision.standby_leader;
+        self.node.lives_by_archive = self.lives_by_archive();
         decision
+    }
+
+    pub(super) fn call_back(&mut self, callback: Callback) {
+        self.callbacks.call(&self.current.dynamic.postgresql.callbacks, callback, &self.current.identity.scope);
     }
 
     /// The actions in their order; the first that fails ends the round. `Ok(true)`: look again at once.
@@ -365,6 +437,7 @@ impl Daemon {
                 self.memory.polling = false;
                 self.memory.peers = Some(poll);
             }
+            event = self.failsafe.next() => self.failsafe_event(event),
             command = self.commands.receive() => self.command(command).await,
             signal = self.signals.next() => match signal {
                 Signal::Stop => self.memory.stopping = true,
@@ -400,6 +473,10 @@ impl Daemon {
 
     async fn finish(&mut self) {
         self.jobs.cancel().await;
+        // The guard lives on; a watchdog that nobody keeps alive would reset the machine.
+        if self.lease.watchdog.disarm().is_ok() {
+            self.lease.watchdog.settle().await;
+        }
         let stopped = self.node.postmaster.is_none();
         if stopped && self.memory.reachable {
             self.register_stopped().await;

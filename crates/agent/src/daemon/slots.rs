@@ -1,88 +1,213 @@
-//! Physical replication slots of the other members.
+//! Carrying out what was decided about replication slots. What needs a database of its own or reads log (logical slots) runs in the background,
+//! one after the other: the loop waits for none of it.
 //!
-//! A slot that neither this node has made nor bears a member's name is never dropped: it may be a user's, and hold log that somebody needs.
+//! A change that fails is complained of and changes nothing else; what is missing is seen in a later round.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::postgres::observation::Slot;
-use crate::postgres::{Connection, Error, Observation, slots};
+use pgherd_ha::{Postgres, Slot, SlotChange, SlotKind, slot_name};
+use tokio::task::JoinHandle;
 
-/// A member's name as a slot name: lower case, `-` and `.` become `_`, what else is not allowed becomes `u` and its code point,
-/// cut at 63 (configuration contract, section 4).
-pub fn slot_name(member: &str) -> String {
-    let mut name = String::new();
-    for letter in member.chars().flat_map(char::to_lowercase) {
-        match letter {
-            'a'..='z' | '0'..='9' | '_' => name.push(letter),
-            '-' | '.' => name.push('_'),
-            other => name.push_str(&format!("u{:04}", u32::from(other))),
+use super::round::Daemon;
+use crate::postgres::{Error, Server, slots};
+
+/// A slot is made when every transaction of now has ended; it is moved by reading the log. Given up, it is asked for again.
+const LOGICAL: Duration = Duration::from_secs(60);
+
+/// Changes of logical slots in the background.
+#[derive(Debug, Default)]
+pub struct SlotWork {
+    /// By name: a newer wish for a slot replaces an older one.
+    waiting: BTreeMap<String, SlotChange>,
+    running: Option<JoinHandle<Vec<Outcome>>>,
+    /// Slots that cannot be moved, since their log is gone.
+    pub broken: BTreeSet<String>,
+}
+
+#[derive(Debug)]
+struct Outcome {
+    change: SlotChange,
+    result: Result<(), Error>,
+}
+
+impl SlotWork {
+    /// Begins what waits, if nothing is in progress.
+    fn begin(&mut self, server: &Arc<Server>) {
+        if self.running.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let (changes, server) = (std::mem::take(&mut self.waiting), server.clone());
+        self.running = Some(tokio::spawn(async move {
+            let mut outcomes = Vec::new();
+            for change in changes.into_values() {
+                let result = change_logical(&server, &change).await;
+                outcomes.push(Outcome { change, result });
+            }
+            outcomes
+        }));
+    }
+
+    /// What has ended since the last call.
+    async fn ended(&mut self) -> Vec<Outcome> {
+        match self.running.take_if(|task| task.is_finished()) {
+            // One that broke off has told nothing: what is missing is seen again.
+            Some(task) => task.await.unwrap_or_default(),
+            None => Vec::new(),
         }
     }
-    name.truncate(63);
-    name
-}
 
-/// Makes the slots of `members` that are missing or whose log is lost; drops those that nobody uses or wants any more, if this node made them
-/// or they are those of `known` members (of a time when this node led, before its agent was started again).
-pub async fn sync(
-    connection: &mut Connection,
-    seen: &Observation,
-    made: &mut BTreeSet<String>,
-    members: &[String],
-    known: &[String],
-) -> Result<(), Error> {
-    let wanted: BTreeSet<String> = members.iter().map(|member| slot_name(member)).collect();
-    let idle = |slot: &&Slot| !slot.active && slot.slot_type == "physical";
-    // The log that it should have kept is gone, and no standby can use it again.
-    let lost = |slot: &&Slot| slot.wal_status.as_deref() == Some("lost");
-    let is_wanted = |slot: &&Slot| wanted.contains(&slot.name);
-    for slot in seen.slots.iter().filter(idle).filter(lost).filter(is_wanted) {
-        drop_slot(connection, &slot.name, "whose log is lost").await?;
-    }
-    let usable = seen.slots.iter().filter(|slot| !(idle(slot) && lost(slot)));
-    let present: BTreeSet<&str> = usable.map(|slot| slot.name.as_str()).collect();
-    for name in wanted.iter().filter(|name| !present.contains(name.as_str())) {
-        slots::create(connection, name).await?;
-        tracing::info!("made the replication slot `{name}`");
-        made.insert(name.clone());
-    }
-    let known: BTreeSet<String> = known.iter().map(|member| slot_name(member)).collect();
-    let ours = |slot: &&Slot| made.contains(&slot.name) || known.contains(&slot.name);
-    let unwanted: Vec<String> = seen
-        .slots
-        .iter()
-        .filter(|slot| !is_wanted(slot))
-        .filter(idle)
-        .filter(ours)
-        .map(|slot| slot.name.clone())
-        .collect();
-    for name in unwanted {
-        drop_slot(connection, &name, "which nobody uses any more").await?;
-        made.remove(&name);
-    }
-    Ok(())
-}
-
-async fn drop_slot(connection: &mut Connection, name: &str, why: &str) -> Result<(), Error> {
-    slots::remove(connection, name).await?;
-    tracing::info!("dropped the replication slot `{name}`, {why}");
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::slot_name;
-
-    #[test]
-    fn names_of_slots() {
-        for (member, slot) in [
-            ("postgresql1", "postgresql1"),
-            ("PG-Master.local", "pg_master_local"),
-            ("a b", "au0032b"),
-            ("ä", "u0228"),
-            (&"x".repeat(80), &"x".repeat(63)),
-        ] {
-            assert_eq!(slot_name(member), slot);
+    /// The server goes, or becomes a primary: what was wished of the standby means nothing any more.
+    pub async fn cancel(&mut self) {
+        self.waiting.clear();
+        if let Some(task) = self.running.take() {
+            task.abort();
+            // It has been told to end; how it ends is no news.
+            let _ = task.await;
         }
+    }
+}
+
+/// Moves logical slots of a standby that is about to be promoted, all at once, for so long at most.
+pub async fn bring_up(server: &Server, changes: &[SlotChange], limit: Duration) {
+    let all = changes.iter().map(async |change| {
+        if let Err(error) = change_logical(server, change).await {
+            tracing::warn!("{}; its consumer gets again what it has confirmed since", error.full());
+        }
+    });
+    if tokio::time::timeout(limit, futures::future::join_all(all)).await.is_err() {
+        tracing::warn!(
+            "logical slots are promoted as they are: moving them takes too long; their consumers get again what they have confirmed"
+        );
+    }
+}
+
+async fn change_logical(server: &Server, change: &SlotChange) -> Result<(), Error> {
+    match change {
+        SlotChange::Create { name, kind: SlotKind::Logical { database, plugin } } => {
+            slots::create_logical(server, database, name, plugin, LOGICAL).await
+        }
+        SlotChange::Advance { name, kind: SlotKind::Logical { database, .. }, to } => {
+            slots::advance_logical(server, database, name, *to, LOGICAL).await
+        }
+        SlotChange::Create { .. } | SlotChange::Advance { .. } | SlotChange::Drop { .. } => Ok(()),
+    }
+}
+
+impl Daemon {
+    pub(super) async fn change_slots(&mut self, changes: &[SlotChange]) {
+        for change in changes {
+            match change {
+                SlotChange::Create { kind: SlotKind::Logical { .. }, .. }
+                | SlotChange::Advance { kind: SlotKind::Logical { .. }, .. } => {
+                    self.slots.waiting.insert(change.name().to_owned(), change.clone());
+                }
+                _ => {
+                    let result = self.change_physical(change).await;
+                    self.tell_of_slot(change, &result);
+                }
+            }
+        }
+        self.slots.begin(&self.node.server);
+    }
+
+    async fn change_physical(&mut self, change: &SlotChange) -> Result<(), Error> {
+        let connection = self.node.connection();
+        match change {
+            SlotChange::Create { name, .. } => slots::create(connection, name).await,
+            SlotChange::Drop { name, .. } => slots::remove(connection, name).await,
+            SlotChange::Advance { name, to, .. } => slots::advance(connection, name, *to).await,
+        }
+    }
+
+    /// Takes in what has come of the work in the background, and begins more of it. A server that is down has no slots to change.
+    pub(super) async fn attend_slots(&mut self, postgres: &Postgres) {
+        for Outcome { change, result } in self.slots.ended().await {
+            self.tell_of_slot(&change, &result);
+            if result.as_ref().is_err_and(slots::is_broken) && matches!(change, SlotChange::Advance { .. }) {
+                self.slots.broken.insert(change.name().to_owned());
+            }
+        }
+        match postgres {
+            Postgres::Running(_) => {
+                self.memory.last_slots.clear();
+                self.slots.begin(&self.node.server);
+            }
+            Postgres::Stopped => {
+                self.slots.cancel().await;
+                self.slots.broken.clear();
+            }
+            Postgres::Starting { .. } | Postgres::Silent { .. } | Postgres::Orphans => {}
+        }
+    }
+
+    pub(super) fn mark_broken_slots(&self, postgres: &mut Postgres) {
+        if let Postgres::Running(running) = postgres {
+            let broken = |slot: &&mut Slot| self.slots.broken.contains(&slot.name);
+            running.slots.iter_mut().filter(broken).for_each(|slot| slot.broken = true);
+        }
+    }
+
+    /// For a standby that is asked whether this primary may go on without the store: of all slots, and of this server under the name that its
+    /// own has elsewhere.
+    pub(super) fn slot_positions(&self) -> BTreeMap<String, u64> {
+        let Some(seen) = &self.node.seen else { return BTreeMap::new() };
+        let own = seen.flush_lsn.map(|position| (slot_name(&self.current.identity.name), position.0));
+        seen.slot_positions().into_iter().chain(own).collect()
+    }
+
+    fn tell_of_slot(&mut self, change: &SlotChange, result: &Result<(), Error>) {
+        match (change, result) {
+            (SlotChange::Create { name, kind: SlotKind::Physical }, Ok(())) => {
+                tracing::info!("made the replication slot `{name}`");
+            }
+            (SlotChange::Create { name, kind }, Ok(())) => self.tell_of_logical(name, kind),
+            (SlotChange::Drop { name, why }, Ok(())) => tracing::info!("dropped the replication slot `{name}`, {why}"),
+            (SlotChange::Advance { name, to, .. }, Ok(())) => {
+                tracing::debug!("moved the replication slot `{name}` to {to}")
+            }
+            (change, Err(error)) => {
+                let error = error.full();
+                let advice = advice(change, &error);
+                self.complain(format!("{error}{advice}; it is tried again"));
+            }
+        }
+    }
+
+    /// One that a former primary had and this one did not: what was written since is not in it.
+    fn tell_of_logical(&mut self, name: &str, kind: &SlotKind) {
+        let SlotKind::Logical { database, plugin } = kind else { return };
+        let slots = self.memory.view.as_ref().map(|view| &view.status.slots);
+        match slots.and_then(|slots| slots.get(name)) {
+            Some(position) => tracing::warn!(
+                "made the logical replication slot `{name}` (database {database}, {plugin}) anew: the one that its consumer had read up to \
+                 {} is not on this node, so what was committed since is not in the new one",
+                pgherd_ha::Lsn(*position)
+            ),
+            None => tracing::info!("made the logical replication slot `{name}` (database {database}, {plugin})"),
+        }
+    }
+}
+
+/// What to do about the commonest reasons.
+fn advice(change: &SlotChange, error: &str) -> String {
+    let SlotChange::Create { kind, .. } = change else { return String::new() };
+    if error.contains("max_replication_slots") || error.contains("all replication slots are in use") {
+        return " (set max_replication_slots higher in the dynamic configuration and restart the servers)".into();
+    }
+    if error.contains("wal_level") {
+        return " (set wal_level: logical in the dynamic configuration and restart the servers)".into();
+    }
+    match kind {
+        SlotKind::Logical { database, .. } if error.contains("does not exist") && error.contains(database.as_str()) => {
+            format!(" (make the database {database}, or correct `slots` in the dynamic configuration)")
+        }
+        SlotKind::Logical { plugin, .. } if error.contains("could not access file") => {
+            format!(
+                " (install the output plugin {plugin} on every node, or correct `slots` in the dynamic configuration)"
+            )
+        }
+        _ => String::new(),
     }
 }

@@ -196,6 +196,10 @@ pub fn facts(rule: Rule, local: &Local, view: Option<&View>) -> Option<String> {
         | Rule::RacePrimaryAlive
         | Rule::RaceYield
         | Rule::HandOver => Some(format!("{}{}", own_position(local), answers(local.peers.as_ref()?))),
+        Rule::RewindWait => {
+            let leader = &view?.leader.as_ref()?.name;
+            Some(format!("Waiting for checkpoint on {leader} before rewind"))
+        }
         Rule::RaceTooFarBehind => {
             Some(format!("{}; the last leader was at {}", own_position(local), view?.status.optime))
         }

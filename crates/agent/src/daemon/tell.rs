@@ -37,6 +37,9 @@ impl Daemon {
             _ => None,
         };
         let now = Some((rule, reason));
+        if rule == Rule::RaceHoldOff {
+            self.show_hold_off();
+        }
         if self.memory.shown == now {
             return;
         }
@@ -55,6 +58,17 @@ impl Daemon {
         }
     }
 
+    /// In the words that others search logs for, once for each second.
+    fn show_hold_off(&mut self) {
+        let left = self.agent.race_backoff_left(boot_now()).as_secs();
+        if self.memory.held_off.replace(left) != Some(left) {
+            let name = &self.current.identity.name;
+            tracing::info!(
+                "My ({name}) wal position moved since last heart beat loop, {left} seconds until leader race"
+            );
+        }
+    }
+
     /// The same failure, round after round, is said now and then.
     pub(super) fn complain(&mut self, error: String) {
         match self.memory.complaints.is_due(&error, boot_now()) {
@@ -66,10 +80,11 @@ impl Daemon {
     /// Registers and publishes what is so now, and answers who has asked for something.
     pub(super) async fn tell(&mut self, local: &Local, decision: &Decision) {
         let member = self.publish(local, decision);
-        self.commands.answer(local, &self.memory.last_job);
+        // Registered first: whoever has been told that a restart is over may ask another node next, which looks at the key.
         if self.memory.reachable {
             self.register(&member).await;
         }
+        self.commands.answer(local, &self.memory.last_job);
     }
 
     /// For the REST API and the entrypoints; returns what is registered of this node.
@@ -83,6 +98,7 @@ impl Daemon {
             member: &member,
             decision,
             lease: self.lease.lease(),
+            failsafe_until: self.agent.failsafe_until(),
             scheduled: self.commands.scheduled(),
         });
         member
@@ -90,7 +106,8 @@ impl Daemon {
 
     fn member(&self, local: &Local) -> Member {
         let paused = self.memory.view.as_ref().is_some_and(|view| view.is_paused());
-        super::member::member(&self.current.identity, local, &self.node, paused, self.commands.scheduled())
+        let standby_leader = self.memory.standby_leader;
+        super::member::member(&self.current.identity, local, &self.node, paused, standby_leader, &self.commands)
     }
 
     /// Writes the member key: what others decide on at once, positions once in a `loop_wait`.

@@ -56,6 +56,29 @@ pub fn processes_of(data_dir: &Path) -> Result<Vec<Pid>, ScanError> {
     Ok(found)
 }
 
+/// Those of the server's processes that could still answer a client. One to which SIGKILL has been sent never runs its own code again, even while
+/// it waits in the kernel for a disk that does not answer.
+pub fn able_processes_of(data_dir: &Path) -> Result<Vec<Pid>, ScanError> {
+    let mut found = processes_of(data_dir)?;
+    found.retain(|pid| {
+        // One that has ended meanwhile has no status.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid()));
+        status.is_ok_and(|status| !is_killed(&status))
+    });
+    Ok(found)
+}
+
+/// SIGKILL is pending: for the process, or for the thread that it consists of.
+fn is_killed(status: &str) -> bool {
+    let mut pending =
+        status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")));
+    let has_kill = |mask: &str| {
+        let bit = 1 << (Signal::KILL.as_raw() - 1);
+        u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & bit != 0)
+    };
+    pending.any(has_kill)
+}
+
 /// Kills every process of the server and returns when a pass finds none; the number of SIGKILLs sent.
 pub async fn kill_all(data_dir: &Path, within: Duration) -> Result<u32, KillError> {
     let error = |source| ScanError { data_dir: data_dir.to_owned(), source };
@@ -236,6 +259,21 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_postgres(exe.as_bytes()), expected, "{exe}");
+        }
+    }
+
+    #[test]
+    fn who_waits_for_its_death_is_told_by_its_pending_signals() {
+        let status = |thread: &str, process: &str| {
+            format!(
+                "Name:\tpostgres\nState:\tD (disk sleep)\nSigPnd:\t{thread}\nShdPnd:\t{process}\nSigBlk:\tffffffffffffffff\n"
+            )
+        };
+        let (none, kill, others) = ("0000000000000000", "0000000000000100", "000000000000fe3f");
+        for (thread, process, expected) in
+            [(none, none, false), (kill, none, true), (none, kill, true), (others, none, false), ("?", kill, true)]
+        {
+            assert_eq!(is_killed(&status(thread, process)), expected, "{thread} {process}");
         }
     }
 

@@ -32,6 +32,16 @@ pub(super) fn replace(path: &Path, text: &str, mode: u32) -> Result<bool, Error>
     Ok(true)
 }
 
+/// A private file beside the data directory.
+pub fn keep(path: &Path, text: &str) -> Result<(), Error> {
+    replace(path, text, PRIVATE).map(drop)
+}
+
+/// What was kept; `None` also if it cannot be read.
+pub fn kept(path: &Path) -> Option<String> {
+    read_if_present(path).ok().flatten()
+}
+
 /// `true` if there was one.
 pub(super) fn remove_if_present(path: &Path) -> Result<bool, Error> {
     match fs::remove_file(path) {

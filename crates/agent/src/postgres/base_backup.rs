@@ -1,5 +1,6 @@
 //! A copy of another server: pg_basebackup into a new directory, put in place when complete.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,11 +10,24 @@ use tokio::time::sleep;
 
 use super::data_directory::{self, Marker, Staging};
 use super::initdb::refuse_forbidden;
+use super::outlying::{self, Outlying, Place};
 use super::program::Limit;
 use super::{Error, Postmaster, Server, Upstream, config_files, conninfo, installation, program};
 
-const FORBIDDEN: [&str; 10] =
-    ["pgdata", "format", "wal-method", "xlog-method", "gzip", "version", "dbname", "host", "port", "username"];
+/// What is set by us or would break the copy.
+pub const FORBIDDEN: [&str; 11] = [
+    "pgdata",
+    "format",
+    "wal-method",
+    "xlog-method",
+    "gzip",
+    "version",
+    "dbname",
+    "host",
+    "port",
+    "username",
+    "password",
+];
 
 /// As the contract has it: a source that restarts meanwhile gets a second chance, and no more.
 const TRIES: u32 = 2;
@@ -26,15 +40,16 @@ pub struct CopyProgress {
     pub total: u64,
 }
 
-/// Copies `source` and puts the copy in place of the data directory, whose old content is deleted only then. No
-/// server may run in it. `patience`: how long the copy may stand still.
+/// Copies `source` and puts the copy in place of the data directory, whose old content is deleted only then, or, with `make_room`, before
+/// where there is no room for both. No server may run in it. `patience`: how long the copy may stand still.
 ///
 /// Afterwards the directory is marked [`Marker::Unproven`] and needs its configuration written. Dropping the future
-/// kills pg_basebackup and leaves the data directory as it was.
+/// kills pg_basebackup and leaves the data directory as it was, unless it has made room: then it is marked [`Marker::Incomplete`].
 pub async fn base_backup(
     server: &Server,
     source: &Upstream,
     patience: Duration,
+    make_room: bool,
     progress: &watch::Sender<CopyProgress>,
 ) -> Result<(), Error> {
     refuse_options(server)?;
@@ -42,41 +57,76 @@ pub async fn base_backup(
         return Err(Error::Refused(format!("PostgreSQL (process {}) still runs in the data directory", running.pid())));
     }
     config_files::write_password_file(server, &[source])?;
-    let mut tries = 1;
-    let staging = loop {
-        let staging = prepared(server).await?;
-        match copy(server, source, &staging, patience, progress).await {
-            Ok(()) => break staging,
-            Err(error) if tries < TRIES && !matches!(error, Error::Refused(_)) => {
+    let places = outlying::places(server, source).await;
+    let (mut tries, mut emptied) = (1, false);
+    let target = loop {
+        let target = prepared(server, places.clone()).await?;
+        match copy(server, source, &target, patience, progress).await {
+            Ok(()) => break target,
+            Err(error) if error.is_no_room() && make_room && !emptied => {
+                removed(target.paths()).await?;
+                tracing::warn!(
+                    "{}; removing the old data, as was consented to, before it is copied anew",
+                    error.full()
+                );
+                let data_dir = server.data_dir.clone();
+                blocking(move || data_directory::empty(&data_dir)).await?;
+                emptied = true;
+            }
+            Err(error) if tries < TRIES && !matches!(error, Error::Refused(_) | Error::NoRoom { .. }) => {
                 // Said when it is given up: then it is known not to pass by itself.
                 tracing::debug!("{}; trying again in {BETWEEN_TRIES:?}", error.full());
                 tries += 1;
                 sleep(BETWEEN_TRIES).await;
             }
             Err(error) => {
-                removed(staging.path().to_owned()).await?;
+                removed(target.paths()).await?;
                 return Err(error);
             }
         }
     };
-    data_directory::remove_copied_socket_locks(staging.path())?;
-    Marker::Unproven.set(staging.path())?;
-    if let Some(old) = staging.install()?
-        && let Err(error) = removed(old).await
-    {
+    data_directory::remove_copied_socket_locks(target.staging.path())?;
+    Marker::Unproven.set(target.staging.path())?;
+    let mut old = outlying::install(&server.data_dir, target.staging.path(), target.outlying)?;
+    old.extend(target.staging.install()?);
+    if let Err(error) = removed(old).await {
         tracing::warn!("the old data directory is still there: {}", error.full());
     }
     config_files::restore_backups(server)
 }
 
-/// A place for the copy. What an interrupted attempt left there is removed, which takes seconds where it is large.
-async fn prepared(server: &Server) -> Result<Staging, Error> {
-    let server = server.clone();
-    blocking(move || Staging::prepare(&server)).await
+/// Where the copy goes before it is complete.
+struct Target {
+    staging: Staging,
+    outlying: Vec<Outlying>,
 }
 
-async fn removed(path: PathBuf) -> Result<(), Error> {
-    blocking(move || data_directory::remove_tree(&path)).await
+impl Target {
+    fn paths(&self) -> Vec<PathBuf> {
+        let outlying = self.outlying.iter().map(|outlying| outlying.path().to_owned());
+        outlying.chain([self.staging.path().to_owned()]).collect()
+    }
+
+    /// On all the disks that it is spread over; how it is spread is not known before.
+    fn free_bytes(&self) -> Result<u64, Error> {
+        let mut disks = BTreeMap::new();
+        for path in self.paths() {
+            disks.insert(data_directory::device(&path)?, data_directory::free_bytes(&path)?);
+        }
+        Ok(disks.into_values().fold(0, u64::saturating_add))
+    }
+}
+
+/// A place for the copy. What an interrupted attempt left there is removed, which takes seconds where it is large.
+async fn prepared(server: &Server, places: Vec<Place>) -> Result<Target, Error> {
+    let server = server.clone();
+    let prepare =
+        move || Ok(Target { staging: Staging::prepare(&server)?, outlying: outlying::prepare(&server, places)? });
+    blocking(prepare).await
+}
+
+async fn removed(paths: Vec<PathBuf>) -> Result<(), Error> {
+    blocking(move || paths.iter().try_for_each(|path| data_directory::remove_tree(path))).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
@@ -88,14 +138,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 async fn copy(
     server: &Server,
     source: &Upstream,
-    staging: &Staging,
+    target: &Target,
     patience: Duration,
     progress: &watch::Sender<CopyProgress>,
 ) -> Result<(), Error> {
-    let free = data_directory::free_bytes(staging.path())?;
+    let free = target.free_bytes()?;
+    let beside = data_directory::holds_data(&server.data_dir);
     let mut command = installation::command(server, "pg_basebackup")?;
-    command.arg(format!("--pgdata={}", staging.path().display()));
-    arguments(server, source, &mut command);
+    command.arg(format!("--pgdata={}", target.staging.path().display()));
+    arguments(server, source, &target.outlying, &mut command);
     progress.send_replace(CopyProgress::default());
     let mut moved = progress.subscribe();
     let on_line = |line: &str| match parse_progress(line) {
@@ -108,21 +159,16 @@ async fn copy(
     };
     tokio::select! {
         result = program::run(command, Limit::Standstill(patience), on_line) => result.map(drop),
-        error = too_large(&mut moved, free) => Err(error),
+        error = too_large(&mut moved, free, beside) => Err(error),
     }
 }
 
 /// Completes when the copy turns out not to fit.
-async fn too_large(progress: &mut watch::Receiver<CopyProgress>, free: u64) -> Error {
+async fn too_large(progress: &mut watch::Receiver<CopyProgress>, free: u64, beside: bool) -> Error {
     loop {
         let total = progress.borrow_and_update().total;
         if total > free {
-            return Error::Refused(format!(
-                "the copy needs {} MB and the file system has {} MB left, for the old data directory stays until the copy is \
-                 complete: free some space, or stop the agent and empty the data directory by hand",
-                total >> 20,
-                free >> 20
-            ));
+            return Error::NoRoom { needed: total, left: free, beside };
         }
         if progress.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -130,14 +176,16 @@ async fn too_large(progress: &mut watch::Receiver<CopyProgress>, free: u64) -> E
     }
 }
 
-fn arguments(server: &Server, source: &Upstream, command: &mut Command) {
+fn arguments(server: &Server, source: &Upstream, outlying: &[Outlying], command: &mut Command) {
     let options = &server.basebackup_options;
     command.arg("--wal-method=stream").arg("--progress").arg("--no-password");
     if !options.iter().any(|option| matches!(option.name.as_str(), "checkpoint" | "c")) {
         command.arg("--checkpoint=fast");
     }
     command.arg(format!("--dbname={}", conninfo::tool_conninfo(server, &server.replication, source, None)));
-    command.args(options.iter().map(super::ToolOption::argument));
+    let replaced = |option: &&super::ToolOption| outlying.iter().any(|outlying| outlying.replaces(option));
+    command.args(options.iter().filter(|option| !replaced(option)).map(super::ToolOption::argument));
+    command.args(outlying.iter().map(|outlying| outlying.option().argument()));
     command.env("PGPASSFILE", &server.pgpass);
 }
 
@@ -184,7 +232,7 @@ mod tests {
         let source = Upstream { host: "h".into(), port: 1, slot: None };
         let with = |server: &Server| {
             let mut command = Command::new("pg_basebackup");
-            arguments(server, &source, &mut command);
+            arguments(server, &source, &[], &mut command);
             command.as_std().get_args().map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
         };
         assert!(with(&server).contains("--checkpoint=fast") && !with(&server).contains("secret"));

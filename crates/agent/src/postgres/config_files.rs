@@ -8,11 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::atomic_file::{PRIVATE, read_if_present, remove_if_present, replace};
-use super::parameters::is_recovery_parameter;
-use super::{Error, Server, Upstream, conninfo};
+use super::parameters::{STANDBY_NAMES, is_recovery_parameter};
+use super::{Error, RestoreRecovery, Server, Upstream, access, bootstrap_access, conninfo};
 
 /// The first lines of every file that pgherd writes.
-const HEADER: &str = "# Written by pgherd and overwritten with every change of the configuration.\n\
+pub(super) const HEADER: &str = "# Written by pgherd and overwritten with every change of the configuration.\n\
                       # Edit the YAML file or the dynamic configuration instead.\n";
 
 const DATA_DIRECTORY_BACKUP_SUFFIX: &str = ".backup";
@@ -24,6 +24,8 @@ pub enum Recovery {
     Primary,
     /// A standby; without an upstream it replays what it has (and what `restore_command` brings) and waits.
     Standby { upstream: Option<Upstream> },
+    /// A restored backup that becomes a new cluster: it recovers to where it was told, and then leaves recovery by itself.
+    Restore(RestoreRecovery),
     /// It runs and is out of recovery. If it was started as a standby, the recovery settings of then mean nothing any more and stay in the
     /// file: PostgreSQL would complain, at every reload, of each that is gone.
     RunningPrimary,
@@ -48,15 +50,20 @@ pub fn postgresql_conf(server: &Server) -> PathBuf {
 /// daemon sets on top (`synchronous_standby_names`).
 pub fn write(server: &Server, parameters: &BTreeMap<String, String>, recovery: &Recovery) -> Result<Changed, Error> {
     let main = postgresql_conf(server);
+    if server.config_dir() != server.data_dir {
+        // A directory that the configuration names anew: without access rules the server would not start.
+        restore_backups(server)?;
+    }
     let include = keep_original(server, &main)?;
     if let Recovery::Standby { upstream: Some(upstream) } = recovery {
         write_password_file(server, &[upstream])?;
     }
     let text = render(server, &include, parameters, &recovery_block(server, recovery));
+    let keeps = matches!(recovery, Recovery::Restore(RestoreRecovery::Kept));
     let changed = Changed {
-        postgresql_conf: replace(&main, &text, PRIVATE)? | clean_auto_conf(server)?,
-        pg_hba: write_lines(&server.config_dir().join("pg_hba.conf"), &server.pg_hba)?,
-        pg_ident: write_lines(&server.config_dir().join("pg_ident.conf"), &server.pg_ident)?,
+        postgresql_conf: replace(&main, &text, PRIVATE)? | (!keeps && clean_auto_conf(server)?),
+        pg_hba: write_access(server)?,
+        pg_ident: !server.bootstraps && write_lines(&server.config_dir().join("pg_ident.conf"), &server.pg_ident)?,
         signal: write_signals(&server.data_dir, recovery)?,
     };
     Ok(changed)
@@ -105,6 +112,18 @@ pub fn default_pg_hba(server: &Server) -> Vec<String> {
         format!("local replication {} scram-sha-256", hba_name(&server.replication.username)),
         format!("host replication {} all scram-sha-256", hba_name(&server.replication.username)),
     ]
+}
+
+fn write_access(server: &Server) -> Result<bool, Error> {
+    if server.bootstraps {
+        return bootstrap_access::narrow(server);
+    }
+    let restored = bootstrap_access::restore(server)?;
+    if !server.admits_clients {
+        return access::narrow(server);
+    }
+    let widened = access::widen(server)?;
+    Ok(write_lines(&server.config_dir().join("pg_hba.conf"), &server.pg_hba)? | widened | restored)
 }
 
 /// Writes `lines` as one of the access files; nothing if there are none, the file is then the user's.
@@ -156,7 +175,7 @@ fn render(
     text
 }
 
-fn push_setting(text: &mut String, name: &str, value: &str) {
+pub(super) fn push_setting(text: &mut String, name: &str, value: &str) {
     writeln!(text, "{name} = '{}'", quoted(value)).expect("writing to a String cannot fail");
 }
 
@@ -167,11 +186,17 @@ fn recovery_block(server: &Server, recovery: &Recovery) -> BTreeMap<String, Stri
         parameters.chain(&server.recovery_conf).map(|(name, value)| (name.clone(), value.clone())).collect()
     };
     match recovery {
-        Recovery::Primary => BTreeMap::new(),
+        Recovery::Primary | Recovery::Restore(RestoreRecovery::Nothing | RestoreRecovery::Kept) => BTreeMap::new(),
+        Recovery::Restore(RestoreRecovery::Settings(settings)) => {
+            let mut block = settings.clone();
+            // Paused at its target it would wait for somebody for ever.
+            block.entry("recovery_target_action".into()).or_insert_with(|| "promote".into());
+            block
+        }
         Recovery::Standby { .. } | Recovery::RunningPrimary => {
             let upstream = match recovery {
                 Recovery::Standby { upstream } => upstream.as_ref(),
-                Recovery::Primary | Recovery::RunningPrimary => None,
+                Recovery::Primary | Recovery::RunningPrimary | Recovery::Restore(_) => None,
             };
             let mut block: BTreeMap<String, String> = of_user();
             // A target would end the standby's recovery.
@@ -188,23 +213,28 @@ fn recovery_block(server: &Server, recovery: &Recovery) -> BTreeMap<String, Stri
     }
 }
 
-/// The settings of recovery must come from the file that pgherd writes: `ALTER SYSTEM` and `pg_basebackup -R` put
-/// theirs into this one, which wins.
+/// The settings of recovery, and the names of synchronous standbys where they are the agent's, must come from the file that pgherd writes:
+/// `ALTER SYSTEM` and `pg_basebackup -R` put theirs into this one, which wins.
 fn clean_auto_conf(server: &Server) -> Result<bool, Error> {
     let path = server.data_dir.join("postgresql.auto.conf");
     let Some(text) = read_if_present(&path)? else { return Ok(false) };
-    let is_recovery = |line: &&str| {
+    let is_ours = |line: &&str| {
         let name = line.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or("");
-        is_recovery_parameter(&name.to_ascii_lowercase())
+        let name = name.to_ascii_lowercase();
+        is_recovery_parameter(&name) || (server.standby_names.is_some() && name == STANDBY_NAMES)
     };
-    if !text.lines().any(|line| is_recovery(&line)) {
+    if !text.lines().any(|line| is_ours(&line)) {
         return Ok(false);
     }
-    let kept: String = text.split_inclusive('\n').filter(|line| !is_recovery(line)).collect();
+    let kept: String = text.split_inclusive('\n').filter(|line| !is_ours(line)).collect();
     replace(&path, &kept, PRIVATE)
 }
 
 fn write_signals(data_dir: &Path, recovery: &Recovery) -> Result<bool, Error> {
+    // They are there from the restore on, and PostgreSQL removes them at the end of the recovery.
+    if let Recovery::Restore(RestoreRecovery::Kept | RestoreRecovery::Settings(_)) = recovery {
+        return Ok(false);
+    }
     let mut changed = false;
     for (name, wanted) in [("standby.signal", matches!(recovery, Recovery::Standby { .. })), ("recovery.signal", false)]
     {
@@ -223,12 +253,12 @@ fn backed_up(server: &Server) -> [String; 4] {
 }
 
 /// Inside single quotes of `postgresql.conf`, which end with the line.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n").replace('\r', "\\r")
 }
 
 /// A role in `pg_hba.conf`; quoted, no name is a keyword, and a quote of its own is doubled.
-fn hba_name(role: &str) -> String {
+pub(super) fn hba_name(role: &str) -> String {
     format!("\"{}\"", role.replace('"', "\"\""))
 }
 

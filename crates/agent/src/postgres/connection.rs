@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use super::postmaster::PidFile;
@@ -144,7 +145,19 @@ impl Connection {
 /// `statement_timeout` is off, and the server is told to cancel when `limit` ends or the future is dropped (by losing
 /// its client).
 pub async fn execute_alone(server: &Server, what: &str, sql: &str, limit: Duration) -> Result<(), Error> {
-    let config = local_config(server, Purpose::Heartbeat.application_name(), Some("0"));
+    execute_in_database(server, &server.database, what, sql, limit).await
+}
+
+/// The same in another database than the agent's.
+pub async fn execute_in_database(
+    server: &Server,
+    database: &str,
+    what: &str,
+    sql: &str,
+    limit: Duration,
+) -> Result<(), Error> {
+    let mut config = local_config(server, Purpose::Heartbeat.application_name(), Some("0"));
+    config.dbname(database);
     let open = open(server, config).await?;
     let result = answered(what, limit, open.client.batch_execute(sql)).await;
     if matches!(result, Err(Error::Deadline { .. })) {
@@ -182,11 +195,17 @@ async fn open_remote(
     credentials: &super::Credentials,
 ) -> Result<Open, Error> {
     let mut config = base_config(server, credentials, &server.name, Some(STATEMENT_TIMEOUT));
-    match upstream.host.starts_with('/') {
-        true => config.host_path(&upstream.host),
-        false => config.host(&upstream.host),
-    };
+    for host in upstream.host.split(',') {
+        match host.starts_with('/') {
+            true => config.host_path(host),
+            false => config.host(host),
+        };
+    }
     config.port(upstream.port);
+    // Of several servers of another cluster the primary is the one whose history counts.
+    if upstream.host.contains(',') {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
     open_at(format!("{}:{}", upstream.host, upstream.port), config).await
 }
 
@@ -201,10 +220,15 @@ pub enum LocalAddress {
 /// Over the socket if the configuration says so, or if the superuser has no password to show; else the first address
 /// that it listens on, loopback for a wildcard.
 pub fn local_address(server: &Server) -> LocalAddress {
-    if server.use_unix_socket || server.superuser.password.is_none() {
+    if server.use_unix_socket || (server.bootstraps && has_socket(server)) || server.superuser.password.is_none() {
         return LocalAddress::Socket(socket_directory(server));
     }
-    let addresses: Vec<&str> = server.listen_addresses.split(',').map(str::trim).collect();
+    let mut addresses: Vec<&str> = server.listen_addresses.split(',').map(str::trim).collect();
+    // A change of where it listens waits for a restart.
+    let running = PidFile::read(&server.data_dir).and_then(|file| file.listen_address);
+    if let Some(running) = running.as_deref().filter(|running| !addresses.contains(running)) {
+        addresses = vec![running];
+    }
     let is_local = |address: &&str| matches!(*address, "*" | "0.0.0.0" | "localhost" | "127.0.0.1");
     match addresses.first() {
         _ if addresses.iter().any(is_local) => LocalAddress::Host("127.0.0.1".to_owned()),
@@ -212,6 +236,11 @@ pub fn local_address(server: &Server) -> LocalAddress {
         Some(&"") | None => LocalAddress::Socket(socket_directory(server)),
         Some(first) => LocalAddress::Host((*first).to_owned()),
     }
+}
+
+/// `unix_socket_directories` may be empty, and then there is none.
+pub(super) fn has_socket(server: &Server) -> bool {
+    server.parameters.get("unix_socket_directories").is_none_or(|directories| !directories.trim().is_empty())
 }
 
 /// The running server says where its socket is; before that, its settings; a relative one is in the data directory,
@@ -240,8 +269,13 @@ fn local_config(server: &Server, application_name: &str, statement_timeout: Opti
         LocalAddress::Socket(directory) => config.host_path(directory),
         LocalAddress::Host(host) => config.host(host),
     };
-    config.port(server.port);
+    config.port(local_port(server));
     config
+}
+
+/// Of the running server, which may wait for a restart to have the configured one.
+fn local_port(server: &Server) -> u16 {
+    PidFile::read(&server.data_dir).and_then(|file| file.port).unwrap_or(server.port)
 }
 
 fn base_config(
@@ -267,8 +301,8 @@ fn base_config(
 
 async fn open(server: &Server, config: Config) -> Result<Open, Error> {
     let address = match local_address(server) {
-        LocalAddress::Socket(directory) => format!("{}/.s.PGSQL.{}", directory.display(), server.port),
-        LocalAddress::Host(host) => format!("{host}:{}", server.port),
+        LocalAddress::Socket(directory) => format!("{}/.s.PGSQL.{}", directory.display(), local_port(server)),
+        LocalAddress::Host(host) => format!("{host}:{}", local_port(server)),
     };
     open_at(address, config).await
 }

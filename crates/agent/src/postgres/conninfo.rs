@@ -23,11 +23,19 @@ const LIVENESS: [(&str, &str); 6] = [
 pub fn primary_conninfo(server: &Server, upstream: &Upstream) -> String {
     let mut text = Conninfo::new(&server.replication, server);
     text.address(upstream);
-    text.options(&server.replication, &server.name, server.krbsrvname.as_deref());
+    // A slot of another cluster is on its primary.
+    let attributes = upstream.slot.as_ref().and(one_of_several(upstream));
+    text.options(&server.replication, &server.name, server.krbsrvname.as_deref(), attributes);
     text.0
 }
 
-/// The `--dbname` of pg_basebackup and the `--source-server` of pg_rewind: no password, it comes from `PGPASSFILE`.
+/// Where there are several servers, of another cluster, its primary is meant.
+fn one_of_several(upstream: &Upstream) -> Option<&'static str> {
+    upstream.host.contains(',').then_some("read-write")
+}
+
+/// The `--dbname` of pg_basebackup and the `--source-server` of pg_rewind: no password, it comes from `PGPASSFILE`. With a database (for
+/// pg_rewind) the primary of several servers is meant, for it has the history that counts; a copy may come from any.
 pub fn tool_conninfo(
     server: &Server,
     credentials: &Credentials,
@@ -40,7 +48,7 @@ pub fn tool_conninfo(
     }
     text.push("user", &credentials.username);
     text.address(upstream);
-    text.options(credentials, &server.name, server.krbsrvname.as_deref());
+    text.options(credentials, &server.name, server.krbsrvname.as_deref(), database.and(one_of_several(upstream)));
     text.0
 }
 
@@ -81,7 +89,13 @@ impl Conninfo {
     }
 
     /// Everything after the address.
-    fn options(&mut self, credentials: &Credentials, application_name: &str, krbsrvname: Option<&str>) {
+    fn options(
+        &mut self,
+        credentials: &Credentials,
+        application_name: &str,
+        krbsrvname: Option<&str>,
+        attributes: Option<&str>,
+    ) {
         let option = |name: &str| credentials.options.get(name).map(String::as_str);
         for name in BEFORE_APPLICATION_NAME {
             let default = (name == "sslmode").then_some("prefer");
@@ -91,7 +105,7 @@ impl Conninfo {
         self.push_some("krbsrvname", krbsrvname);
         self.push("gssencmode", option("gssencmode").unwrap_or("prefer"));
         self.push("channel_binding", option("channel_binding").unwrap_or("prefer"));
-        self.push_some("target_session_attrs", option("target_session_attrs"));
+        self.push_some("target_session_attrs", option("target_session_attrs").or(attributes));
         self.push_some("sslnegotiation", option("sslnegotiation"));
         for (name, value) in LIVENESS {
             self.push(name, value);
@@ -152,6 +166,19 @@ mod tests {
                         sslrootcert='/ca\\'s.crt' application_name='node 1' krbsrvname=pg gssencmode=prefer \
                         channel_binding=require";
         assert_eq!(primary_conninfo(&server, &upstream("h")), format!("{expected}{tail}"));
+    }
+
+    #[test]
+    fn of_several_servers_the_primary_is_wanted_where_its_slot_is_used_or_its_history_counts() {
+        let server = server();
+        let several = upstream("a,b");
+        let wants = |text: String| text.contains(" target_session_attrs=read-write ");
+        assert!(!wants(primary_conninfo(&server, &several)), "any may send");
+        let slot = Upstream { slot: Some("s".into()), ..several.clone() };
+        assert!(wants(primary_conninfo(&server, &slot)));
+        assert!(!wants(primary_conninfo(&server, &Upstream { host: "a".into(), ..slot })));
+        assert!(wants(tool_conninfo(&server, &server.superuser, &several, Some("postgres"))), "a rewind");
+        assert!(!wants(tool_conninfo(&server, &server.replication, &several, None)), "a copy");
     }
 
     #[test]

@@ -58,6 +58,18 @@ pub struct RequiredSettings {
     pub max_locks_per_transaction: u32,
 }
 
+impl RequiredSettings {
+    pub fn by_name(&self) -> [(&'static str, u32); 5] {
+        [
+            ("max_connections", self.max_connections),
+            ("max_worker_processes", self.max_worker_processes),
+            ("max_wal_senders", self.max_wal_senders),
+            ("max_prepared_transactions", self.max_prepared_transactions),
+            ("max_locks_per_transaction", self.max_locks_per_transaction),
+        ]
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlData {
     pub system_id: SystemId,

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, StatxAttributes, StatxFlags};
 
-use super::{ControlData, Error, Server, atomic_file, control_data};
+use super::unfinished::Unfinished;
+use super::{ControlData, Error, Server, atomic_file, control_data, outlying};
 
 /// Names of pgherd's own in or beside a data directory begin with it; they do not make a directory "not empty".
 const OWN_PREFIX: &str = ".pgherd-";
@@ -36,6 +37,9 @@ pub enum Marker {
     /// The content is complete, but has not streamed from the leader yet: not electable, and if it does not come up,
     /// it is to be cloned.
     Unproven,
+    /// Made by a method that asked no leader: what it lacks may have been acknowledged, so in synchronous mode it is not electable before it has
+    /// streamed.
+    FromArchive,
     /// initdb is done, the roles are not: no member may copy it yet, and if another cluster came first it is nothing.
     NewCluster,
 }
@@ -45,6 +49,7 @@ impl Marker {
         data_dir.join(match self {
             Marker::Incomplete => "pgherd.incomplete",
             Marker::Unproven => "pgherd.unproven",
+            Marker::FromArchive => "pgherd.from-archive",
             Marker::NewCluster => "pgherd.new-cluster",
         })
     }
@@ -100,7 +105,7 @@ fn inspect(data_dir: &Path, major: u32) -> Option<DataDirectory> {
             user_name(me)
         ));
     }
-    if Marker::Incomplete.is_set(data_dir) {
+    if Marker::Incomplete.is_set(data_dir) || Unfinished::is_set(data_dir) {
         return Some(DataDirectory::Interrupted);
     }
     match content(data_dir) {
@@ -157,7 +162,12 @@ enum Placement {
 impl Staging {
     /// Removes what an interrupted attempt left, and makes sure that the parent exists.
     pub fn prepare(server: &Server) -> Result<Staging, Error> {
-        let (data_dir, placement) = place(&server.data_dir)?;
+        Staging::at(&server.data_dir)
+    }
+
+    /// The same for any directory that is to be replaced as a whole.
+    pub fn at(directory: &Path) -> Result<Staging, Error> {
+        let (data_dir, placement) = place(directory)?;
         let path = sibling(&data_dir, placement, "new");
         remove_tree(&path)?;
         Ok(Staging { data_dir, path, placement })
@@ -206,12 +216,66 @@ impl Staging {
         let old = move_aside_to(&self.data_dir, self.placement, "old")?;
         move_entries(&self.path, &self.data_dir)?;
         fs::remove_dir(&self.path).map_err(Error::file("remove", &self.path))?;
-        let mode = fs::Permissions::from_mode(0o700);
-        fs::set_permissions(&self.data_dir, mode).map_err(Error::file("chmod", &self.data_dir))?;
+        set_private(&self.data_dir)?;
         sync_directory(&self.data_dir)?;
         Marker::Incomplete.clear(&self.data_dir)?;
         Ok(Some(old))
     }
+}
+
+/// Removes what is in a data directory, and in the directories elsewhere that it uses. It is marked first, so that whatever is left of it when
+/// this is interrupted is never started.
+pub fn empty(data_dir: &Path) -> Result<(), Error> {
+    if !data_dir.exists() {
+        return Ok(());
+    }
+    Marker::Incomplete.set(data_dir)?;
+    let elsewhere = outlying::used_by(data_dir)?;
+    for directory in elsewhere.iter().map(PathBuf::as_path).filter(|path| path.is_dir()).chain([data_dir]) {
+        for name in content(directory)? {
+            let path = directory.join(name);
+            let removed = match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_dir() => fs::remove_dir_all(&path),
+                Ok(_) => fs::remove_file(&path),
+                Err(error) => Err(error),
+            };
+            removed.map_err(Error::file("remove", &path))?;
+        }
+        sync_directory(directory)?;
+    }
+    Ok(())
+}
+
+/// Moves a directory that did not become a cluster out of the way, for people to look at; answers with where it is now, if there was anything.
+pub fn move_failed_aside(data_dir: &Path) -> Result<Option<PathBuf>, Error> {
+    if !holds_data(data_dir) {
+        return Ok(None);
+    }
+    let (data_dir, placement) = place(data_dir)?;
+    move_aside_to(&data_dir, placement, "failed").map(Some)
+}
+
+/// Whether the directory can be renamed; else only its content could be moved, into itself.
+pub fn can_move_aside(data_dir: &Path) -> Result<bool, Error> {
+    place(data_dir).map(|(_, placement)| placement == Placement::Beside)
+}
+
+/// A path beside the data directory.
+pub(super) fn sibling_of(data_dir: &Path, name: &str) -> PathBuf {
+    let data_dir = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let mut file_name = data_dir.file_name().unwrap_or_default().to_owned();
+    file_name.push(format!(".{name}"));
+    data_dir.with_file_name(file_name)
+}
+
+/// Nobody but the owner may enter, or PostgreSQL does not start.
+pub(super) fn set_private(data_dir: &Path) -> Result<(), Error> {
+    fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(Error::file("chmod", data_dir))
+}
+
+/// Something of a server is there, be it half of it.
+pub fn holds_data(data_dir: &Path) -> bool {
+    content(data_dir).is_ok_and(|content| !content.is_empty())
 }
 
 /// Removes a directory that was moved aside, or never became one; no error if there is none.
@@ -242,6 +306,12 @@ pub fn free_bytes(path: &Path) -> Result<u64, Error> {
         source: error.into(),
     })?;
     Ok(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
+/// The file system of `path`, or of its nearest parent that exists, by its number.
+pub fn device(path: &Path) -> Result<u64, Error> {
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    fs::metadata(existing).map(|found| found.dev()).map_err(Error::file("look at", existing))
 }
 
 /// Removes socket lock files that came with a copy: they name a process of another machine or directory, and a number
@@ -325,93 +395,5 @@ fn sync_directory(path: &Path) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::postgres::Credentials;
-
-    fn server(data_dir: &Path) -> Server {
-        Server::new("n1", "c", data_dir, Credentials::new("postgres", None))
-    }
-
-    fn make(directory: &Path, file: &str, text: &str) {
-        fs::create_dir_all(directory).expect("a directory");
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).expect("chmod");
-        fs::write(directory.join(file), text).expect("written");
-    }
-
-    #[test]
-    fn what_a_directory_is() {
-        let root = tempfile::tempdir().expect("a directory");
-        let reason = |path: &Path| match inspect(path, 15) {
-            Some(DataDirectory::Invalid(reason)) => reason,
-            other => panic!("{other:?}"),
-        };
-        let path = root.path().join("data");
-        assert_eq!(inspect(&path, 15), Some(DataDirectory::Empty));
-        fs::create_dir(&path).expect("a directory");
-        fs::create_dir(path.join("lost+found")).expect("a directory");
-        fs::create_dir(path.join(".pgherd-new")).expect("a directory");
-        assert_eq!(inspect(&path, 15), Some(DataDirectory::Empty));
-        make(&path, "photos.tar", "");
-        assert!(reason(&path).contains("no PG_VERSION"));
-        make(&path, "PG_VERSION", "14\n");
-        assert!(reason(&path).contains("made by PostgreSQL 14"));
-        make(&path, "PG_VERSION", "15\n");
-        assert_eq!(inspect(&path, 15), None);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-        assert!(reason(&path).contains("mode is 0755"));
-        Marker::Incomplete.set(&path).expect("set");
-        Marker::Incomplete.set(&path).expect("set twice");
-        assert_eq!(inspect(&path, 15), Some(DataDirectory::Interrupted));
-        Marker::Incomplete.clear(&path).expect("cleared");
-        Marker::Incomplete.clear(&path).expect("cleared twice");
-        assert!(reason(&root.path().join("data/PG_VERSION")).contains("not a directory"));
-    }
-
-    #[test]
-    fn a_new_directory_takes_the_place_of_the_old_one() {
-        let root = tempfile::tempdir().expect("a directory");
-        let server = server(&root.path().join("deep/data"));
-        for old in [None, Some("old")] {
-            let staging = Staging::prepare(&server).expect("prepared");
-            assert_eq!(staging.placement, Placement::Beside);
-            make(staging.path(), "file", old.map_or("old", |_| "new"));
-            let kept = staging.install().expect("installed");
-            assert_eq!(kept.map(|kept| fs::read_to_string(kept.join("file")).expect("kept")).as_deref(), old);
-        }
-        assert_eq!(fs::read_to_string(server.data_dir.join("file")).expect("the file"), "new");
-        let (data_dir, placement) = place(&server.data_dir).expect("a place");
-        let failed = move_aside_to(&data_dir, placement, "failed").expect("moved");
-        assert!(failed.to_string_lossy().contains("/data.failed-20"), "{}", failed.display());
-        assert!(failed.join("file").exists() && !server.data_dir.exists());
-    }
-
-    #[test]
-    fn the_content_of_a_mount_is_swapped_inside() {
-        let root = tempfile::tempdir().expect("a directory");
-        let data_dir = root.path().join("data");
-        make(&data_dir, "file", "old");
-        make(&data_dir.join(".pgherd-new"), "file", "new");
-        let path = data_dir.join(".pgherd-new");
-        let staging = Staging { data_dir: data_dir.clone(), path, placement: Placement::Inside };
-        let old = staging.install().expect("installed").expect("an old directory");
-        assert_eq!(old.parent(), Some(data_dir.as_path()));
-        assert_eq!(fs::read_to_string(old.join("file")).expect("kept"), "old");
-        assert_eq!(fs::read_to_string(data_dir.join("file")).expect("the file"), "new");
-        assert!(!Marker::Incomplete.is_set(&data_dir) && !data_dir.join(".pgherd-new").exists());
-        assert!(is_mount(Path::new("/proc")) && !is_mount(&data_dir));
-    }
-
-    #[test]
-    fn lock_files_of_a_copy_go_and_nothing_else() {
-        let root = tempfile::tempdir().expect("a directory");
-        for name in [".s.PGSQL.5432.lock", "pg_control", ".s.other.lock"] {
-            make(root.path(), name, "");
-        }
-        remove_copied_socket_locks(root.path()).expect("removed");
-        let mut left = content(root.path()).expect("listed");
-        left.sort();
-        assert_eq!(left, [".s.other.lock", "pg_control"]);
-        assert!(free_bytes(&root.path().join("not/there")).expect("a number") > 0);
-    }
-}
+#[path = "data_directory_tests.rs"]
+mod tests;

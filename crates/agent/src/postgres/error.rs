@@ -32,9 +32,24 @@ pub enum Error {
     /// An answer of PostgreSQL or of one of its programs that could not be understood.
     #[error("{source_of_answer} answered what is not understood: {detail}")]
     Answer { source_of_answer: String, detail: String },
+    /// `operation`: the key that names the command.
+    #[error("{operation}")]
+    UserCommand { operation: String, source: crate::user_command::UserCommandError },
+    /// `beside`: the old data is there.
+    #[error("the copy needs {} MB and there are {} MB left{}", needed >> 20, left >> 20, room_advice(*beside))]
+    NoRoom { needed: u64, left: u64, beside: bool },
     /// The operation is refused before anything has changed.
     #[error("{0}")]
     Refused(String),
+}
+
+fn room_advice(beside: bool) -> &'static str {
+    if beside {
+        ", for the old data stays until the copy is complete: free some space; or let it go first, by \
+         postgresql.remove_data_directory_on_diverged_timelines (or, after a failed rewind, _on_rewind_failure), or by `pgherd reinit --force`"
+    } else {
+        ": free some space"
+    }
 }
 
 impl Error {
@@ -71,6 +86,16 @@ impl Error {
             // The library gave up by itself while it logged in: no password, or a method that it does not know. It keeps its kinds
             // private; these are the texts of two of them.
             None => matches!(source.to_string().as_str(), "authentication error" | "invalid configuration"),
+        }
+    }
+
+    /// There is too little space on a disk.
+    pub fn is_no_room(&self) -> bool {
+        match self {
+            Error::NoRoom { .. } => true,
+            Error::ProgramFailed { output, .. } => output.contains("No space left on device"),
+            Error::File { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
         }
     }
 

@@ -11,7 +11,7 @@ use super::data_directory::{Marker, Staging};
 use super::{Error, Server, config_files, data_directory, installation, program};
 
 /// They would break what pgherd relies on.
-const FORBIDDEN: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "version"];
+pub const FORBIDDEN: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "version"];
 
 const GIGABYTE: u64 = 1 << 30;
 

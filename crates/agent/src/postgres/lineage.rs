@@ -24,6 +24,13 @@ pub struct LeaderLineage {
     pub history: Vec<Switch>,
 }
 
+impl LeaderLineage {
+    /// The leader's timeline and those that it came from.
+    pub fn timelines(&self) -> Vec<Timeline> {
+        self.history.iter().map(|switch| switch.timeline).chain([self.timeline]).collect()
+    }
+}
+
 /// Where the local directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalPosition {
@@ -84,6 +91,10 @@ pub enum Divergence {
         local: Lsn,
         leader: Lsn,
     },
+    /// Two servers that were promoted apart have begun a timeline of the same number.
+    OtherBeginning {
+        timeline: Timeline,
+    },
 }
 
 impl fmt::Display for Divergence {
@@ -111,6 +122,9 @@ impl fmt::Display for Divergence {
             Divergence::AheadOnSameTimeline { local, leader } => {
                 write!(f, "the directory has WAL up to {local}, the leader only up to {leader}")
             }
+            Divergence::OtherBeginning { timeline } => {
+                write!(f, "the directory's timeline {timeline} has begun elsewhere than the leader's of that number")
+            }
         }
     }
 }
@@ -119,6 +133,10 @@ impl fmt::Display for Divergence {
 pub fn needs_rewind(local: &LocalPosition, local_system: SystemId, leader: &LeaderLineage) -> RewindVerdict {
     if local_system != leader.system_id {
         return RewindVerdict::OnlyCopy(Divergence::OtherSystem { local: local_system, leader: leader.system_id });
+    }
+    if leader.in_recovery && local.timeline >= leader.timeline {
+        // A standby that is behind will catch up.
+        return RewindVerdict::NotNeeded;
     }
     if local.timeline > leader.timeline {
         let divergence = Divergence::TimelineAhead { local: local.timeline, leader: leader.timeline };
@@ -152,6 +170,24 @@ pub fn needs_rewind(local: &LocalPosition, local_system: SystemId, leader: &Lead
         true => RewindVerdict::Needed(Divergence::PerhapsPastSwitch { timeline, switch }),
         false => RewindVerdict::NotNeeded,
     }
+}
+
+/// Whether the local timeline has begun where the leader's of that number has, by the history files of the two: two clusters of one origin that
+/// were promoted apart take the same numbers. Where one of the two has no such file nothing is known.
+pub fn other_beginning(timeline: Timeline, local: &[Switch], leader: &LeaderLineage) -> Option<RewindVerdict> {
+    let theirs: Vec<&Switch> = leader.history.iter().filter(|switch| switch.timeline < timeline).collect();
+    let known = !local.is_empty() && !theirs.is_empty() && timeline <= leader.timeline;
+    let ancestor = leader.timeline == timeline || leader.history.iter().any(|switch| switch.timeline == timeline);
+    if !known || !ancestor || local.iter().eq(theirs) {
+        return None;
+    }
+    let divergence = Divergence::OtherBeginning { timeline };
+    // pg_rewind compares the beginnings, but not of equal numbers.
+    Some(if timeline == leader.timeline {
+        RewindVerdict::OnlyCopy(divergence)
+    } else {
+        RewindVerdict::Needed(divergence)
+    })
 }
 
 /// The lines of a `.history` file, `TIMELINE <tab> LSN <tab> REASON`; a line that is not one is passed over, as
@@ -242,6 +278,29 @@ mod tests {
         let local = LocalPosition { timeline: Timeline(3), lsn: Lsn(1), kind: LocalKind::Standby };
         let other = needs_rewind(&local, SystemId(8), &leader());
         assert!(matches!(other, RewindVerdict::OnlyCopy(Divergence::OtherSystem { .. })));
+    }
+
+    #[test]
+    fn a_standby_that_is_behind_is_waited_for() {
+        let standby = LeaderLineage { in_recovery: true, ..leader() };
+        for (timeline, lsn, needed) in [(3, 0x901, false), (4, 0x100, false), (2, 0x600, false), (2, 0x601, true)] {
+            let local = LocalPosition { timeline: Timeline(timeline), lsn: Lsn(lsn), kind: LocalKind::Standby };
+            let verdict = needs_rewind(&local, SYSTEM, &standby);
+            assert_eq!(verdict != RewindVerdict::NotNeeded, needed, "{timeline} {lsn:#x}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn timelines_of_one_number_that_have_begun_apart() {
+        let verdict = |timeline, history: &str| other_beginning(Timeline(timeline), &parse_history(history), &leader());
+        let same = "1\t0/300\tx\n2\t0/600\ty\n";
+        assert_eq!(verdict(3, same), None);
+        assert_eq!(verdict(3, ""), None, "nothing is known");
+        assert!(matches!(verdict(3, "1\t0/300\tx\n2\t0/610\ty\n"), Some(RewindVerdict::OnlyCopy(_))));
+        assert!(matches!(verdict(3, "1\t0/300\tx\n"), Some(RewindVerdict::OnlyCopy(_))));
+        assert!(matches!(verdict(2, "1\t0/310\tx\n"), Some(RewindVerdict::Needed(_))));
+        assert_eq!(verdict(2, "1\t0/300\tx\n"), None);
+        assert_eq!(verdict(4, "1\t0/310\tx\n"), None, "the leader is not there yet");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! One look at the running server: everything that a round of the agent's loop needs, in one query.
 
+use std::collections::BTreeMap;
+
 use pgherd_ha::{Lsn, SystemId, Timeline, Wall};
 use serde::{Deserialize, Deserializer};
 
+use super::pending::Flagged;
 use super::{Connection, Error};
 
 /// What a running server says of itself. Positions are of one lineage: that of `timeline`.
@@ -18,6 +21,8 @@ pub struct Observation {
     pub timeline: Timeline,
     /// Primary only: flushed to disk.
     pub flush_lsn: Option<Lsn>,
+    /// What the checkpointer waits for; `None` while it works.
+    pub checkpointer_wait_event: Option<String>,
     /// `synchronous_standby_names` as in force.
     pub synchronous_standby_names: String,
     /// Standby only.
@@ -25,8 +30,12 @@ pub struct Observation {
     /// Connected standbys and copies, by pid.
     pub walsenders: Vec<Walsender>,
     pub slots: Vec<Slot>,
-    /// Settings that wait for a restart.
-    pub pending_restart: Vec<String>,
+    /// Settings that PostgreSQL says wait for a restart.
+    pub pending_restart: Vec<Flagged>,
+    /// Those of which a standby needs as much as its primary, as in force.
+    pub binding: BTreeMap<String, u64>,
+    /// When the configuration files were last read, in microseconds since 1970.
+    pub loaded: i64,
 }
 
 /// The standby's side of replication.
@@ -41,6 +50,8 @@ pub struct Standby {
     pub replay_paused: bool,
     /// What the startup process waits for; `None` while it is replaying.
     pub startup_wait_event: Option<String>,
+    /// It has no upstream in force.
+    pub is_cut: bool,
     /// A WAL receiver process exists, streaming or not.
     pub receiver_alive: bool,
     /// Once it has connected.
@@ -96,6 +107,9 @@ pub struct Slot {
     pub has_xmin: bool,
     /// `reserved`, `extended`, `unreserved`, `lost`
     pub wal_status: Option<String>,
+    /// From PostgreSQL 17 on: the server itself carries it over a failover, and has made it on this standby.
+    pub failover: bool,
+    pub synced: bool,
 }
 
 impl Observation {
@@ -105,6 +119,32 @@ impl Observation {
             None => self.flush_lsn,
             Some(standby) => standby.receive_lsn.max(standby.replay_lsn),
         }
+    }
+
+    /// Where the slots that outlive their session are: what a logical one's consumer has confirmed, from where on a physical one keeps log.
+    pub fn slot_positions(&self) -> std::collections::BTreeMap<String, u64> {
+        let lasting = self.slots.iter().filter(|slot| !slot.temporary);
+        lasting.filter_map(|slot| Some((slot.name.clone(), slot.confirmed_flush_lsn.or(slot.restart_lsn)?.0))).collect()
+    }
+
+    /// Minor releases in which a commit right after a start may not wait for a standby (`postgres-facts` 12).
+    pub fn may_skip_waits(&self) -> bool {
+        let (major, minor) = (self.server_version / 10_000, self.server_version % 10_000);
+        let mended = match major {
+            13 => 21,
+            14 => 18,
+            15 => 13,
+            16 => 9,
+            17 => 5,
+            _ => return major < 13,
+        };
+        minor < mended
+    }
+
+    /// A changed configuration has reached the checkpointer, which alone passes on that commits wait for standbys: between two checkpoints, and
+    /// in one that takes its time.
+    pub fn checkpointer_listens(&self) -> bool {
+        matches!(self.checkpointer_wait_event.as_deref(), Some("CheckpointerMain" | "CheckpointWriteDelay"))
     }
 
     /// In the words of the member key: `streaming`, `in archive recovery`, or nothing.
@@ -121,7 +161,15 @@ impl Standby {
     /// Everything it has is replayed and nothing more comes: only now its position counts in a race (`postgres-facts`
     /// 6).
     pub fn is_at_end_of_wal(&self) -> bool {
-        !self.receiver_alive && self.startup_wait_event.as_deref().is_some_and(is_end_of_wal)
+        self.is_cut && !self.receiver_alive && self.startup_wait_event.as_deref().is_some_and(is_end_of_wal)
+    }
+
+    /// Nothing more comes, and its position is all that it has, replayed or not. A receiver begins where the server's own log ends, so once one
+    /// has brought more than is replayed, what it has received is the end.
+    pub fn is_final(&self) -> bool {
+        let received_more =
+            self.receive_lsn.is_some_and(|received| self.replay_lsn.is_some_and(|replayed| received > replayed));
+        self.is_cut && !self.receiver_alive && (received_more || self.is_at_end_of_wal())
     }
 }
 
@@ -166,12 +214,14 @@ SELECT row_to_json(o)::text FROM (SELECT
     ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int
   END AS timeline,
   CASE WHEN NOT r.in_recovery THEN pg_current_wal_flush_lsn() - '0/0' END AS flush_lsn,
+  (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'checkpointer' LIMIT 1) AS checkpointer_wait_event,
   current_setting('synchronous_standby_names') AS synchronous_standby_names,
   CASE WHEN r.in_recovery THEN (SELECT row_to_json(s) FROM (SELECT
     greatest(pg_last_wal_receive_lsn(), w.flushed_lsn) - '0/0' AS receive_lsn,
     pg_last_wal_replay_lsn() - '0/0' AS replay_lsn,
     (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint AS replay_timestamp,
     pg_is_wal_replay_paused() AS replay_paused,
+    current_setting('primary_conninfo') = '' AS is_cut,
     (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup' LIMIT 1) AS startup_wait_event,
     EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS receiver_alive,
     CASE WHEN w.pid IS NOT NULL THEN json_build_object(
@@ -187,10 +237,16 @@ SELECT row_to_json(o)::text FROM (SELECT
   (SELECT coalesce(json_agg(row_to_json(x) ORDER BY x.name), '[]') FROM (SELECT
     slot_name AS name, slot_type, database, plugin, active, temporary, restart_lsn - '0/0' AS restart_lsn,
     confirmed_flush_lsn - '0/0' AS confirmed_flush_lsn,
-    (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AS has_xmin, wal_status
-    FROM pg_replication_slots) x) AS slots,
-  (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings
-    WHERE pending_restart AND name NOT LIKE 'recovery%') AS pending_restart
+    (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AS has_xmin, wal_status,
+    coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS failover,
+    coalesce((to_jsonb(s) ->> 'synced')::boolean, false) AS synced
+    FROM pg_replication_slots s) x) AS slots,
+  (SELECT coalesce(json_agg(row_to_json(x) ORDER BY x.name), '[]') FROM (SELECT
+    name, current_setting(name) AS shown, setting, unit
+    FROM pg_settings WHERE pending_restart AND name NOT LIKE 'recovery%') x) AS pending_restart,
+  (SELECT json_object_agg(name, current_setting(name)::bigint) FROM unnest(ARRAY['max_connections', 'max_worker_processes',
+    'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction']) name) AS binding,
+  (extract(epoch FROM pg_conf_load_time()) * 1000000)::bigint AS loaded
   FROM (SELECT pg_is_in_recovery() AS in_recovery) r) o";
 
 #[cfg(test)]
@@ -199,9 +255,10 @@ mod tests {
 
     const STANDBY: &str = r#"{"server_version":150018,"system_id":7412345678901234567,
         "postmaster_start_time":1700000000000000,"in_recovery":true,"timeline":2,"flush_lsn":null,
-        "synchronous_standby_names":"","standby":{"receive_lsn":50331648,"replay_lsn":50331904,"replay_timestamp":null,
-        "replay_paused":false,"startup_wait_event":"RecoveryRetrieveRetryInterval","receiver_alive":false,
-        "receiver":null},"walsenders":[],"slots":[],"pending_restart":["max_connections"]}"#;
+        "checkpointer_wait_event":"CheckpointerMain","synchronous_standby_names":"","standby":{"receive_lsn":50331648,"replay_lsn":50331904,"replay_timestamp":null,
+        "replay_paused":false,"is_cut":true,"startup_wait_event":"RecoveryRetrieveRetryInterval","receiver_alive":false,
+        "receiver":null},"walsenders":[],"slots":[],"binding":{"max_connections":100},"loaded":1700000000000000,
+        "pending_restart":[{"name":"shared_buffers","shown":"128MB","setting":"16384","unit":"8kB"}]}"#;
 
     #[test]
     fn a_standby_that_was_restarted_counts_what_it_has_replayed() {
@@ -209,6 +266,9 @@ mod tests {
         assert_eq!(seen.position(), Some(Lsn(50_331_904)));
         assert_eq!(seen.replication_state(), Some("in archive recovery"));
         assert_eq!(seen.postmaster_start_time.to_string(), "2023-11-14T22:13:20Z");
+        assert!(!Observation { server_version: 150_013, ..seen.clone() }.may_skip_waits());
+        assert!(Observation { server_version: 150_012, ..seen.clone() }.may_skip_waits());
+        assert!(!Observation { server_version: 180_000, ..seen.clone() }.may_skip_waits());
         let standby = seen.standby.expect("a standby");
         assert!(standby.is_at_end_of_wal());
         assert!(!Standby { receiver_alive: true, ..standby.clone() }.is_at_end_of_wal());

@@ -35,6 +35,9 @@ const RECOVERY_PARAMETERS: [&str; 15] = [
     "restore_command",
 ];
 
+/// The agent's to set in synchronous mode.
+pub const STANDBY_NAMES: &str = "synchronous_standby_names";
+
 pub fn is_recovery_parameter(name: &str) -> bool {
     RECOVERY_PARAMETERS.contains(&name)
 }
@@ -87,6 +90,29 @@ pub fn is_controlled(name: &str) -> bool {
         || CONTROLLED.iter().any(|setting| setting.name == name)
 }
 
+/// Where the server's files are, and what they include: said by keys of their own, and never by a setting.
+const FORBIDDEN: [&str; 5] = ["config_file", "data_directory", "include", "include_dir", "include_if_exists"];
+
+/// Whether nobody may set it.
+pub fn is_forbidden(name: &str) -> bool {
+    FORBIDDEN.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(name))
+}
+
+/// What is expected of a controlled setting, if this value is not it.
+pub fn refused_by_contract(name: &str, value: &str) -> Option<String> {
+    let setting = CONTROLLED.iter().chain([&WAL_KEEP_SIZE]).find(|setting| setting.name == name)?;
+    setting.valid.accept(value).err()
+}
+
+/// The settings of which a standby needs as much as its primary had when it wrote the log.
+pub const BINDING: [&str; 5] = [
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+];
+
 /// The settings that a start of the server takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartSettings {
@@ -128,8 +154,15 @@ pub fn start_settings(server: &Server, standby: Option<&ControlData>) -> StartSe
     }
     let mut file: BTreeMap<String, String> =
         AVAILABILITY_DEFAULTS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let of_user = server.parameters.iter().filter(|(name, _)| !is_controlled(name) && !is_recovery_parameter(name));
+    let of_user = server
+        .parameters
+        .iter()
+        .filter(|(name, _)| !is_controlled(name) && !is_recovery_parameter(name) && !is_forbidden(name));
     file.extend(of_user.map(|(name, value)| (name.clone(), value.clone())));
+    if let Some(names) = &server.standby_names {
+        // Also if they are empty: the user's original file, which is included, may have some.
+        file.insert(STANDBY_NAMES.to_owned(), names.clone());
+    }
     file.insert(WAL_KEEP_SIZE.name.to_owned(), WAL_KEEP_SIZE.value(&server.parameters, &mut warnings));
     file.extend(command_line.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     StartSettings { command_line, file, raised, warnings }
@@ -174,16 +207,8 @@ impl Valid {
 }
 
 fn required_by(control: &ControlData, name: &str) -> Option<u64> {
-    let required = &control.required;
-    let value = match name {
-        "max_connections" => required.max_connections,
-        "max_worker_processes" => required.max_worker_processes,
-        "max_wal_senders" => required.max_wal_senders,
-        "max_prepared_transactions" => required.max_prepared_transactions,
-        "max_locks_per_transaction" => required.max_locks_per_transaction,
-        _ => return None,
-    };
-    Some(u64::from(value))
+    let required = control.required.by_name();
+    required.into_iter().find(|(of, _)| *of == name).map(|(_, value)| u64::from(value))
 }
 
 fn on_off(value: bool) -> String {

@@ -18,6 +18,8 @@ pub struct PidFile {
     pub start_time: i64,
     pub port: Option<u16>,
     pub socket_directory: Option<PathBuf>,
+    /// The first of `listen_addresses`.
+    pub listen_address: Option<String>,
     /// `starting`, `stopping`, `ready`, `standby`; absent while it begins.
     pub status: Option<String>,
 }
@@ -38,6 +40,7 @@ impl PidFile {
             start_time: line(3)?.parse().ok()?,
             port: line(4).and_then(|port| port.parse().ok()),
             socket_directory: line(5).map(PathBuf::from),
+            listen_address: line(6).map(str::to_owned),
             status: line(8).map(str::to_owned),
         })
     }
@@ -112,6 +115,7 @@ mod tests {
             start_time: 1_700_000_000,
             port: Some(5432),
             socket_directory: Some("/run".into()),
+            listen_address: Some("localhost".into()),
             status: Some("ready".into()),
         };
         assert_eq!(PidFile::parse(text), Some(expected));

@@ -38,6 +38,8 @@ pub struct WriteProbe {
 struct Shared {
     /// Nanoseconds of `CLOCK_BOOTTIME` before the last write that the disk has answered; 0: none has.
     last_success: AtomicU64,
+    /// When the write that is under way was begun, on the same clock; 0: none is.
+    begun: AtomicU64,
     /// Set by the owner: there is a server whose disk matters.
     watching: AtomicBool,
     /// Set by the owner, once.
@@ -69,6 +71,14 @@ impl WriteProbe {
     pub fn last_success(&self) -> Boot {
         Boot(Duration::from_nanos(self.shared.last_success.load(Ordering::Acquire)))
     }
+
+    /// For how long the disk has owed the answer to a write that is under way. What becomes of the server changes nothing about it.
+    pub fn owed_for(&self, now: Boot) -> Duration {
+        match self.shared.begun.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            begun => now.since(Boot(Duration::from_nanos(begun))),
+        }
+    }
 }
 
 impl Drop for WriteProbe {
@@ -86,7 +96,10 @@ fn probe(path: &Path, interval: Duration, shared: &Shared) {
             continue;
         }
         let begun = boot_now();
-        match write(path).and_then(|()| room(path, failing)) {
+        shared.begun.store(nanos(begun), Ordering::Release);
+        let written = write(path).and_then(|()| room(path, failing));
+        shared.begun.store(0, Ordering::Release);
+        match written {
             Ok(()) => {
                 shared.answered(begun);
                 if std::mem::take(&mut failing) {
@@ -110,9 +123,12 @@ fn probe(path: &Path, interval: Duration, shared: &Shared) {
 
 impl Shared {
     fn answered(&self, begun: Boot) {
-        let nanos = u64::try_from(begun.0.as_nanos()).unwrap_or(u64::MAX);
-        self.last_success.store(nanos, Ordering::Release);
+        self.last_success.store(nanos(begun), Ordering::Release);
     }
+}
+
+fn nanos(instant: Boot) -> u64 {
+    u64::try_from(instant.0.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn complaint(path: &Path, full: bool, error: &io::Error) -> String {
@@ -191,5 +207,22 @@ mod tests {
         std::fs::create_dir(&data_dir).expect("a directory");
         let back = boot_now();
         wait("a success in the new directory", || probe.last_success() > back && data_dir.join(FILE_NAME).exists());
+    }
+
+    #[test]
+    fn a_write_that_does_not_come_back_is_owed_whatever_becomes_of_the_server() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join(FILE_NAME);
+        // Nobody reads it, so opening it for writing hangs as a disk may.
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
+        let probe = WriteProbe::start(directory.path(), Duration::from_millis(1)).expect("a thread");
+        assert_eq!(probe.owed_for(boot_now()), Duration::ZERO);
+        probe.watch(true);
+        wait("a write that is owed", || probe.owed_for(boot_now()) > Duration::from_millis(20));
+        probe.watch(false);
+        assert!(probe.owed_for(boot_now()) > Duration::from_millis(20));
+        let _reader = std::fs::File::open(&file).expect("the other end");
+        wait("its end", || probe.owed_for(boot_now()).is_zero());
     }
 }

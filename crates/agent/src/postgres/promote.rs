@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pgherd_ha::Timeline;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Connection, Error, Server, execute_alone};
@@ -23,6 +24,12 @@ pub async fn receiver_stopped(connection: &mut Connection, limit: Duration) -> R
     poll_until(connection, waiting, AT_END, "t", limit).await
 }
 
+/// Waits until the server has read that its commits are to wait for these names.
+pub async fn names_in_force(connection: &mut Connection, names: &str, limit: Duration) -> Result<(), Error> {
+    let sql = format!("SELECT current_setting('synchronous_standby_names') = {}", super::sql::literal(names));
+    poll_until(connection, "waiting for the names of the synchronous standbys to be in force", &sql, "t", limit).await
+}
+
 /// Promotes, and returns when the server is out of recovery. `limit` is for all of it; whether the promotion has
 /// happened after an error is unknown, for the server may still be at it.
 pub async fn promote(connection: &mut Connection, limit: Duration) -> Result<(), Error> {
@@ -30,6 +37,14 @@ pub async fn promote(connection: &mut Connection, limit: Duration) -> Result<(),
     // process.
     connection.execute("promoting", "SELECT pg_promote(false)").await?;
     poll_until(connection, "waiting for the end of recovery", "SELECT pg_is_in_recovery()", "f", limit).await
+}
+
+/// The timeline that a promoted server writes.
+pub async fn timeline(connection: &mut Connection) -> Result<Timeline, Error> {
+    // The control file shows it only after the next checkpoint.
+    const SQL: &str = "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int::text";
+    let text = connection.query_text("asking the promoted server for its timeline", SQL).await?.unwrap_or_default();
+    text.parse().map(Timeline).map_err(|_| Error::answer("PostgreSQL", format!("`{text}` for its timeline")))
 }
 
 /// The checkpoint that a promotion leaves out; pg_rewind up to version 15 needs it to see the new timeline. Takes as

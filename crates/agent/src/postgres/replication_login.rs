@@ -35,7 +35,8 @@ pub(super) async fn try_replication_login(server: &Server, upstream: &Upstream) 
 }
 
 async fn refusal(user: &str, upstream: &Upstream) -> std::io::Result<Option<String>> {
-    let mut stream = TcpStream::connect((upstream.host.as_str(), upstream.port)).await?;
+    let first = upstream.host.split(',').next().unwrap_or_default();
+    let mut stream = TcpStream::connect((first, upstream.port)).await?;
     // As the standby does by default: with TLS where there is some.
     stream.write_all(&SSL_REQUEST).await?;
     if stream.read_u8().await? != b'N' {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pgherd_ha::{Lsn, SystemId, Timeline};
 use serde::Deserialize;
 use tokio::process::Command;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
 
 use super::config_files::{self, Recovery};
@@ -19,7 +20,8 @@ use super::program::{self, Limit};
 use super::replication_login::try_replication_login;
 use super::{ClusterState, ControlData, Error, Postmaster, Server, Upstream, conninfo, control_data, installation};
 
-const FORBIDDEN: [&str; 10] = [
+/// What is set by us or would break the rewind.
+pub const FORBIDDEN: [&str; 10] = [
     "target-pgdata",
     "source-pgdata",
     "source-server",
@@ -31,6 +33,9 @@ const FORBIDDEN: [&str; 10] = [
     "version",
     "help",
 ];
+
+/// Between two looks at another cluster's checkpoint.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// pg_waldump reads one record.
 const WALDUMP_LIMIT: Duration = Duration::from_secs(10);
@@ -62,7 +67,10 @@ pub async fn leader_lineage(server: &Server, leader: &Upstream) -> Result<Leader
     }
     const SQL: &str = "SELECT row_to_json(x)::text FROM (SELECT r.in_recovery,
         (SELECT system_identifier FROM pg_control_system()) AS system_id,
-        CASE WHEN r.in_recovery THEN (SELECT timeline_id FROM pg_control_checkpoint())
+        CASE WHEN r.in_recovery
+          THEN greatest((SELECT received_tli FROM pg_stat_get_wal_receiver()),
+                        (SELECT timeline_id FROM pg_control_checkpoint()),
+                        (SELECT min_recovery_end_timeline FROM pg_control_recovery()))
           ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END AS timeline,
         CASE WHEN r.in_recovery THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END - '0/0' AS position
         FROM (SELECT pg_is_in_recovery() AS in_recovery) r) x";
@@ -88,8 +96,41 @@ pub async fn leader_lineage(server: &Server, leader: &Upstream) -> Result<Leader
     })
 }
 
+/// pg_rewind reads the timeline of a source from its control file, where it is an old one until the checkpoint after a promotion. A server of
+/// another cluster does not tell us of that, so it is asked for one and waited for. A standby has no such moment.
+pub async fn wait_for_checkpoint(server: &Server, source: &Upstream, limit: Duration) -> Result<(), Error> {
+    const SQL: &str =
+        "SELECT CASE WHEN pg_is_in_recovery() THEN true ELSE (SELECT timeline_id FROM pg_control_checkpoint())
+        = ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END::text";
+    let what = "asking for the checkpoint after a promotion";
+    let mut asked = false;
+    let done = async {
+        while query_remote(server, source, what, SQL).await?.as_deref() != Some("true") {
+            if !std::mem::replace(&mut asked, true)
+                && let Err(error) = query_remote(server, source, what, "CHECKPOINT").await
+            {
+                tracing::info!(
+                    "waiting for the checkpoint that {}:{} makes by itself: {}",
+                    source.host,
+                    source.port,
+                    error.full()
+                );
+            }
+            sleep(BETWEEN_LOOKS).await;
+        }
+        Ok(())
+    };
+    let operation = format!("waiting for the checkpoint of {}:{} after its promotion", source.host, source.port);
+    timeout(limit, done).await.unwrap_or(Err(Error::Deadline { operation, limit }))
+}
+
 /// Where a stopped directory is. (A running standby's replayed position is in its observation.)
 pub async fn local_position(server: &Server, control: &ControlData) -> LocalPosition {
+    // A backup that was never started: its control file is the primary's, as it was when the backup began, and all that it needs is that the
+    // leader comes from there.
+    if server.data_dir.join("backup_label").exists() {
+        return LocalPosition { timeline: control.timeline, lsn: control.checkpoint, kind: LocalKind::Standby };
+    }
     if control.state.was_in_recovery() {
         let (timeline, lsn) = match control.min_recovery_end {
             Lsn(0) => (control.timeline, control.checkpoint),
@@ -194,11 +235,14 @@ fn arguments(server: &Server, leader: &Upstream, major: u32, command: &mut Comma
     command.arg("--progress").arg(format!("--source-server={source}"));
     command.arg("--target-pgdata").arg(&server.data_dir);
     let restores = [&server.recovery_conf, &server.parameters].iter().any(|it| it.contains_key("restore_command"));
-    if restores {
+    // pg_rewind lets `postgres` read it there, and before 15 finds no other file.
+    let config_file = config_files::postgresql_conf(server);
+    let elsewhere = config_file != server.data_dir.join("postgresql.conf");
+    if restores && (major >= 15 || !elsewhere) {
         command.arg("--restore-target-wal");
     }
-    if major >= 15 && server.config_dir() != server.data_dir {
-        command.arg(format!("--config-file={}", config_files::postgresql_conf(server).display()));
+    if major >= 15 && elsewhere {
+        command.arg(format!("--config-file={}", config_file.display()));
     }
     command.args(server.rewind_options.iter().map(super::ToolOption::argument));
     command.env("PGPASSFILE", &server.pgpass);
@@ -233,9 +277,17 @@ async fn checkpoint_end(server: &Server, control: &ControlData) -> Result<Option
     command.arg("--path").arg(server.data_dir.join("pg_wal"));
     command.arg(format!("--timeline={}", control.timeline)).arg(format!("--start={}", control.checkpoint));
     command.arg("--limit=1");
+    // It learns the size of a segment from this file. From one that it picks itself, which may be made for later and still empty, it learns 0.
+    command.arg(segment_name(control.timeline, control.checkpoint, control.wal_segment_bytes));
     let text = program::run(command, Limit::Total(WALDUMP_LIMIT), |_| ()).await?;
     let length = checkpoint_length(&text).ok_or_else(|| Error::answer("pg_waldump", text.trim()))?;
     Ok(length.map(|length| record_end(control.checkpoint, length, control.wal_segment_bytes)))
+}
+
+/// The file of the log that holds a position.
+pub fn segment_name(timeline: Timeline, position: Lsn, segment_bytes: u64) -> String {
+    let (segment, per_id) = (position.0 / segment_bytes.max(1), (1 << 32) / segment_bytes.max(1));
+    format!("{:08X}{:08X}{:08X}", timeline.0, segment / per_id.max(1), segment % per_id.max(1))
 }
 
 /// `rmgr: XLOG  len (rec/tot):  114/   114, tx: 0, lsn: 0/03000028, ... desc: CHECKPOINT_SHUTDOWN ...`
@@ -261,23 +313,40 @@ mod tests {
     }
 
     #[test]
+    fn segments_are_named_as_postgresql_names_them() {
+        for (timeline, position, bytes, name) in [
+            (1, 0x300_0028, 16 << 20, "000000010000000000000003"),
+            (120, 0x22CC_A688, 16 << 20, "000000780000000000000022"),
+            (2, 0x1_0000_0000, 16 << 20, "000000020000000100000000"),
+            (2, 0x1_4000_0001, 1 << 30, "000000020000000100000001"),
+        ] {
+            assert_eq!(segment_name(Timeline(timeline), Lsn(position), bytes), name);
+        }
+    }
+
+    #[test]
     fn arguments_carry_no_password() {
         let mut server = Server::new("n", "c", "/data", Credentials::new("postgres", Some("secret")));
         server.recovery_conf.insert("restore_command".into(), "cp".into());
         server.config_dir = Some("/etc/pg".into());
         server.rewind_options = vec![ToolOption::flag("no-sync")];
         let leader = Upstream { host: "h".into(), port: 1, slot: None };
-        let with = |major| {
+        let with = |server: &Server, major| {
             let mut command = Command::new("pg_rewind");
-            arguments(&server, &leader, major, &mut command);
+            arguments(server, &leader, major, &mut command);
             command.as_std().get_args().map(|it| it.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
         };
         assert!(
-            with(15).ends_with(
+            with(&server, 15).ends_with(
                 "--target-pgdata /data --restore-target-wal --config-file=/etc/pg/postgresql.conf --no-sync"
             )
         );
-        assert!(!with(14).contains("config-file") && !with(15).contains("secret"));
+        assert!(!with(&server, 14).contains("config-file") && !with(&server, 15).contains("secret"));
+        assert!(!with(&server, 14).contains("restore-target-wal"), "it would not find the configuration");
+        server.config_dir = None;
+        assert!(with(&server, 14).contains("--restore-target-wal") && !with(&server, 15).contains("config-file"));
+        server.config_base_name = "patroni".into();
+        assert!(with(&server, 15).contains("--config-file=/data/patroni.conf"));
     }
 
     proptest::proptest! {

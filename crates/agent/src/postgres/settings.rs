@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::own_method::{CustomBootstrap, ReplicaMethod};
+use crate::user_command::UserCommand;
+
 /// A password. Its text shows in no log: `Debug` hides it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -119,9 +122,29 @@ pub struct Server {
     pub initdb_options: Vec<ToolOption>,
     pub basebackup_options: Vec<ToolOption>,
     pub rewind_options: Vec<ToolOption>,
+    pub replica_methods: Vec<ReplicaMethod>,
+    /// The same for the first node of a standby cluster; empty: this cluster follows no other.
+    pub standby_cluster_methods: Vec<ReplicaMethod>,
+    /// `None`: initdb.
+    pub custom_bootstrap: Option<CustomBootstrap>,
+    pub hooks: Hooks,
     /// The agent talks to its own server over the unix socket.
     pub use_unix_socket: bool,
     pub krbsrvname: Option<String>,
+    /// `synchronous_standby_names`, where it is the agent's to set; empty: nobody is waited for.
+    pub standby_names: Option<String>,
+    /// Clients may log in; else `pg_hba.conf` is [narrowed](super::access).
+    pub admits_clients: bool,
+    /// A custom bootstrap has made it and its roles are not made yet: nobody but the agent [gets in](super::bootstrap_access).
+    pub bootstraps: bool,
+}
+
+/// The user's commands around what is done to the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hooks {
+    pub pre_promote: Option<UserCommand>,
+    pub before_stop: Option<UserCommand>,
+    pub post_bootstrap: Option<UserCommand>,
 }
 
 impl Server {
@@ -151,8 +174,15 @@ impl Server {
             initdb_options: Vec::new(),
             basebackup_options: Vec::new(),
             rewind_options: Vec::new(),
+            replica_methods: vec![ReplicaMethod::BaseBackup],
+            standby_cluster_methods: Vec::new(),
+            custom_bootstrap: None,
+            hooks: Hooks::default(),
             use_unix_socket: false,
             krbsrvname: None,
+            standby_names: None,
+            admits_clients: true,
+            bootstraps: false,
         }
     }
 

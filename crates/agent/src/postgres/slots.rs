@@ -1,9 +1,14 @@
-//! Physical replication slots. The list of slots is in the [`Observation`](super::Observation).
+//! Replication slots. The list of slots is in the [`Observation`](super::Observation); copying them from another server is in `slot_copy`.
+
+use std::time::Duration;
+
+use pgherd_ha::Lsn;
+use tokio_postgres::error::SqlState;
 
 use super::sql::literal;
-use super::{Connection, Error};
+use super::{Connection, Error, Server, execute_in_database};
 
-/// Creates a slot that keeps WAL from now on; nothing happens if there is one of that name.
+/// Creates a physical slot that keeps WAL from now on; nothing happens if there is one of that name.
 pub async fn create(connection: &mut Connection, name: &str) -> Result<(), Error> {
     let name_literal = literal(name);
     let sql = format!(
@@ -20,4 +25,50 @@ pub async fn remove(connection: &mut Connection, name: &str) -> Result<(), Error
         literal(name)
     );
     connection.execute(&format!("dropping the slot {name}"), &sql).await
+}
+
+/// Log before `to` is not kept for it any more; nothing happens if it is there already, or in use.
+pub async fn advance(connection: &mut Connection, name: &str, to: Lsn) -> Result<(), Error> {
+    connection.execute(&format!("moving the slot {name} to {to}"), &advance_sql(name, to, "restart_lsn")).await
+}
+
+/// Creates a logical slot in its database. It has to wait for the end of every transaction that runs.
+pub async fn create_logical(
+    server: &Server,
+    database: &str,
+    name: &str,
+    plugin: &str,
+    limit: Duration,
+) -> Result<(), Error> {
+    let (name_literal, plugin) = (literal(name), literal(plugin));
+    let sql = format!(
+        "SELECT pg_create_logical_replication_slot({name_literal}, {plugin}) \
+         WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = {name_literal})"
+    );
+    execute_in_database(server, database, &format!("creating the logical slot {name}"), &sql, limit).await
+}
+
+/// As [`advance`], of a logical slot. PostgreSQL reads all the log in between.
+pub async fn advance_logical(
+    server: &Server,
+    database: &str,
+    name: &str,
+    to: Lsn,
+    limit: Duration,
+) -> Result<(), Error> {
+    let sql = advance_sql(name, to, "confirmed_flush_lsn");
+    execute_in_database(server, database, &format!("moving the logical slot {name} to {to}"), &sql, limit).await
+}
+
+/// The log that the slot needs is gone, or the slot is invalid: trying again does not help.
+pub fn is_broken(error: &Error) -> bool {
+    matches!(error.sql_state(), Some(state) if *state == SqlState::UNDEFINED_FILE || *state == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)
+}
+
+fn advance_sql(name: &str, to: Lsn, position: &str) -> String {
+    format!(
+        "SELECT pg_replication_slot_advance(slot_name, '{to}') FROM pg_replication_slots \
+         WHERE slot_name = {} AND NOT active AND {position} < '{to}'",
+        literal(name)
+    )
 }

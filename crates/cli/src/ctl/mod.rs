@@ -4,6 +4,7 @@
 //! Not here: the arguments of the whole program (`crate::arguments`). Exit codes: 0 done (also where a member refused and
 //! its answer was printed), 1 an error, 2 wrong usage.
 
+pub mod cluster_role;
 mod config_change;
 pub mod context;
 mod diff;
@@ -24,6 +25,7 @@ pub mod reload;
 pub mod remove;
 mod rest;
 pub mod restart;
+mod restart_order;
 mod schedule;
 mod selection;
 mod settings;
@@ -38,6 +40,8 @@ pub mod version;
 mod yaml;
 mod yaml_scalar;
 
+#[cfg(test)]
+mod cluster_role_tests;
 #[cfg(test)]
 mod edit_config_tests;
 #[cfg(test)]
@@ -56,6 +60,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 
+use self::cluster_role::{DemoteArguments, PromoteArguments};
 use self::context::{Access, Context};
 use self::dsn::DsnArguments;
 use self::edit_config::EditConfigArguments;
@@ -95,6 +100,10 @@ pub enum Command {
     Pause(PauseArguments),
     /// End the maintenance mode
     Resume(PauseArguments),
+    /// Make the cluster a copy of another one: its primary stops in order and follows
+    DemoteCluster(DemoteArguments),
+    /// Make a standby cluster stand alone: its standby leader is promoted
+    PromoteCluster(PromoteArguments),
     /// Let members read their configuration files again
     Reload(ReloadArguments),
     /// Restart the PostgreSQL of members
@@ -124,6 +133,8 @@ impl Command {
             Command::Switchover(arguments) => &arguments.access,
             Command::Failover(arguments) => &arguments.access,
             Command::Pause(arguments) | Command::Resume(arguments) => &arguments.access,
+            Command::DemoteCluster(arguments) => &arguments.access,
+            Command::PromoteCluster(arguments) => &arguments.access,
             Command::Reload(arguments) => &arguments.access,
             Command::Restart(arguments) => &arguments.access,
             Command::Reinit(arguments) => &arguments.access,
@@ -183,6 +194,8 @@ async fn perform(command: Command, program: Program, context: &mut Context) -> a
         Command::Failover(arguments) => switchover::failover(arguments, context).await,
         Command::Pause(arguments) => pause::run(arguments, true, context).await,
         Command::Resume(arguments) => pause::run(arguments, false, context).await,
+        Command::DemoteCluster(arguments) => cluster_role::demote(arguments, context).await,
+        Command::PromoteCluster(arguments) => cluster_role::promote(arguments, context).await,
         Command::Reload(arguments) => reload::run(arguments, context).await,
         Command::Restart(arguments) => restart::run(arguments, context).await,
         Command::Reinit(arguments) => reinit::run(arguments, context).await,

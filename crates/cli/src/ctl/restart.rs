@@ -13,6 +13,7 @@ use reqwest::Method;
 use serde_json::{Map, Value};
 
 use super::context::{Access, Context};
+use super::restart_order::{self, Order};
 use super::selection::{self, Targets};
 use super::{rest, schedule};
 
@@ -39,6 +40,9 @@ pub struct RestartArguments {
     /// Report an error, and fail over if need be, if it takes longer
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<String>,
+    /// Also a primary whose standbys would then have less of a setting of which they need as much (their replay pauses)
+    #[arg(long)]
+    pub unordered: bool,
     #[command(flatten)]
     pub access: Access,
 }
@@ -79,10 +83,19 @@ pub async fn run(arguments: RestartArguments, context: &mut Context) -> anyhow::
     if let Some(timeout) = arguments.timeout {
         request.insert("timeout".into(), timeout.into());
     }
+    if arguments.unordered {
+        request.insert("unordered".into(), true.into());
+    }
     let request = Value::Object(request);
+    let order = if at.is_some() || arguments.unordered { Order::Any } else { restart_order::order(&view.members) };
+    restart_order::sort(&mut members, order, &view);
+    let primary = view.leader_member().filter(|leader| members.iter().any(|member| member.name == leader.name));
     for member in &members {
         if at.is_some() && force {
             forget_scheduled(context, member).await?;
+        }
+        if let (Order::PrimaryFirst, Some(primary)) = (order, primary.filter(|primary| primary.name != member.name)) {
+            restart_order::wait_for_replay(context, primary, member).await?;
         }
         restart(context, member, &request).await?;
     }

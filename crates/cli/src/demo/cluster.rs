@@ -81,6 +81,27 @@ impl Rest {
         None
     }
 
+    /// Whether the demo's commits wait for standbys.
+    pub async fn is_synchronous(&self, state: &State) -> anyhow::Result<bool> {
+        let node = state.nodes.first().context("the demo has no node")?;
+        let url = format!("http://127.0.0.1:{}/config", node.rest_port);
+        let config: serde_json::Value = self.client.get(&url).timeout(REST_TIMEOUT).send().await?.json().await?;
+        Ok(!matches!(&config["synchronous_mode"], serde_json::Value::Null | serde_json::Value::Bool(false)))
+    }
+
+    /// The dynamic configuration changed through a member, say; the status and the text that it answered.
+    pub async fn patch(
+        &self,
+        rest_port: u16,
+        path: &str,
+        body: &serde_json::Value,
+        limit: Duration,
+    ) -> anyhow::Result<(u16, String)> {
+        let url = format!("http://127.0.0.1:{rest_port}{path}");
+        let answer = self.client.patch(&url).timeout(limit).json(body).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// A body sent to a member; the status and the text that it answered.
     pub async fn post(
         &self,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
+use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -17,9 +18,11 @@ use crate::demo::processes::{Identity, marked, postgres_in, postmaster_of};
 use crate::demo::state::{Node, State};
 
 /// What happens to the primary's node, or to the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// The agent is told to stop (SIGTERM), and stops its PostgreSQL.
+    #[default]
     Stop,
     /// The postmaster is killed (SIGKILL).
     KillPostgres,
@@ -41,6 +44,8 @@ pub enum Fault {
     HangAgentBriefly,
     /// Sixteen busy loops on every core for 10 s. No change of leader is expected.
     CpuLoad,
+    /// In each run another of those that take the primary away, at random.
+    Any,
 }
 
 /// How one sees that the cluster has dealt with a fault.
@@ -72,9 +77,20 @@ impl Fault {
             Fault::Stop | Fault::KillAgent | Fault::HangAgent | Fault::KillHost | Fault::Switchover => {
                 Expectation::NewPrimary
             }
-            Fault::KillPostgres => Expectation::Recovery,
+            Fault::KillPostgres | Fault::Any => Expectation::Recovery,
             Fault::RestartStore | Fault::Blip | Fault::HangAgentBriefly | Fault::CpuLoad => Expectation::SameLeader,
         }
+    }
+
+    /// Itself, or what [`Fault::Any`] stands for in this run.
+    pub fn concrete(self) -> anyhow::Result<Fault> {
+        const TAKE_THE_PRIMARY: [Fault; 6] =
+            [Fault::Stop, Fault::KillPostgres, Fault::KillAgent, Fault::HangAgent, Fault::KillHost, Fault::Switchover];
+        if self != Fault::Any {
+            return Ok(self);
+        }
+        let number = getrandom::u32().map_err(|error| anyhow::anyhow!("the kernel gave no random number: {error}"))?;
+        Ok(TAKE_THE_PRIMARY[usize::try_from(number)? % TAKE_THE_PRIMARY.len()])
     }
 
     /// The primary shuts down in order: what it acknowledged must be on its successor.
@@ -119,6 +135,7 @@ impl Caused {
 pub async fn cause(fault: Fault, state: &mut State, primary: &Node, rest: &Rest) -> anyhow::Result<Caused> {
     let agent = primary.agent.as_ref().with_context(|| format!("{} has no agent", primary.name))?.identity;
     match fault {
+        Fault::Any => bail!("`any` stands for another fault, which is picked before it is caused"),
         Fault::Stop => agent.signal(Signal::TERM)?,
         Fault::KillAgent => agent.signal(Signal::KILL)?,
         Fault::HangAgent => agent.signal(Signal::STOP)?,

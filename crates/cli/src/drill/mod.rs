@@ -7,6 +7,7 @@ mod fault;
 mod key;
 mod lease;
 mod measure;
+mod mode;
 mod outcome;
 mod recovery;
 mod report;
@@ -45,7 +46,7 @@ client, so exact to about one round trip (below 1 ms here)
 
 A row that got an error or no answer may be there or not; it counts as neither. After the fault the drill heals what it \
 broke and waits until all members run and every writer is served. It ends with 1 if a promise was broken: two writers, rows \
-lost (the direct client's included) after an orderly stop or without a change of server, a leader change where none should \
+lost (the direct client's included) after an orderly stop, without a change of server or in synchronous mode, a leader change where none should \
 be, a writer that was not served again, a process that ended and was not to. Ctrl-C, SIGTERM and SIGHUP heal the fault, too; \
 a second one ends the drill at once.
 
@@ -66,8 +67,11 @@ pub struct Arguments {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     writers: u8,
     /// How often to do it; with several runs the median is shown, too.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
-    runs: u8,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+    /// Set the demo's synchronous_mode first; without it, the demo is taken as it is.
+    #[arg(long, value_enum, value_name = "MODE")]
+    sync: Option<mode::Sync>,
     /// Print the runs as JSON.
     #[arg(long)]
     json: bool,
@@ -91,7 +95,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         true => println!("{}", json(&outcomes)?),
         false => print!("{}", report::text(arguments.fault, &outcomes)),
     }
-    let broken = outcomes.iter().any(|outcome| !outcome.broken_promises(arguments.fault).is_empty());
+    let broken = outcomes.iter().any(|outcome| !outcome.broken_promises().is_empty());
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -99,12 +103,21 @@ async fn all_runs(arguments: &Arguments, state: &mut State) -> anyhow::Result<Ve
     let rest = Rest::new()?;
     let progress = Progress::new();
     let mut interrupts = Interrupts::new()?;
-    let plan =
-        run::Plan { fault: arguments.fault, writers: arguments.writers, watch: Duration::from_secs(arguments.seconds) };
+    if let Some(mode) = arguments.sync {
+        progress.doing("setting synchronous_mode");
+        interrupts.or(mode::set(mode, state, &rest)).await?;
+    }
+    let synchronous = rest.is_synchronous(state).await?;
     let mut outcomes = Vec::new();
     for number in 1..=arguments.runs {
+        let plan = run::Plan {
+            fault: arguments.fault.concrete()?,
+            synchronous,
+            writers: arguments.writers,
+            watch: Duration::from_secs(arguments.seconds),
+        };
         let outcome = run::run(plan, state, &rest, &mut interrupts, &progress).await;
-        outcomes.push(outcome.with_context(|| format!("run {number} of drill {} failed", arguments.fault.name()))?);
+        outcomes.push(outcome.with_context(|| format!("run {number} of drill {} failed", plan.fault.name()))?);
     }
     Ok(outcomes)
 }

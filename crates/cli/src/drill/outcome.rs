@@ -11,7 +11,8 @@ use super::measure::{self, Record};
 /// The numbers of one run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
-    pub fault: String,
+    pub fault: Fault,
+    pub synchronous: bool,
     /// The longest time between two acknowledged inserts over all writers; `None` if nothing was acknowledged at all.
     pub outage_ms: Option<u64>,
     /// The same for each writer by itself, the worst.
@@ -49,6 +50,7 @@ const MESSAGES: usize = 5;
 /// What the drill knows besides the writers' record.
 #[derive(Clone, Debug, Default)]
 pub struct Circumstances {
+    pub synchronous: bool,
     pub lease: Option<Duration>,
     pub key_freed: Option<Duration>,
     pub primary_before: String,
@@ -72,7 +74,8 @@ impl Outcome {
         let promotions = measure::promotions(record.through_entry());
         let same_node = known.primary_after.as_ref() == Some(&known.primary_before);
         Outcome {
-            fault: fault.name(),
+            fault,
+            synchronous: known.synchronous,
             outage_ms: measure::outage(record.through_entry(), end).map(millis),
             worst_client_ms: millis(measure::longest_wait(record, end)),
             client_errors: record.failures_through_entry().count(),
@@ -95,14 +98,17 @@ impl Outcome {
     }
 
     /// Which promises were broken, in sentences; empty if none.
-    pub fn broken_promises(&self, fault: Fault) -> Vec<String> {
+    pub fn broken_promises(&self) -> Vec<String> {
+        let fault = self.fault;
         let mut broken = self.problems.clone();
         if self.overlap_ms > 0 {
             broken.push(format!("two servers acknowledged writes at the same time for {} ms", self.overlap_ms));
         }
-        // Replication is asynchronous: only a failover may lose what the old primary acknowledged last, to whomever.
+        // Where replication is asynchronous a failover may lose what the old primary acknowledged last, to whomever.
         let lost = self.rows_lost + self.direct_rows_lost;
-        if lost > 0 && fault.is_planned() {
+        if lost > 0 && self.synchronous {
+            broken.push(format!("{lost} acknowledged rows were lost although commits wait for standbys"));
+        } else if lost > 0 && fault.is_planned() {
             broken.push(format!("{lost} acknowledged rows were lost although the primary stopped in order"));
         } else if lost > 0 && !self.server_changed {
             broken.push(format!("{lost} acknowledged rows were lost although the server is the same"));
@@ -141,9 +147,11 @@ mod tests {
             (Fault::RestartStore, Outcome { leader_changes: 1, store_gone_ms: Some(2_600), ..none() }, 1),
             (Fault::RestartStore, Outcome { leader_changes: 1, store_gone_ms: Some(5_600), ..none() }, 0),
             (Fault::Switchover, Outcome { problems: vec!["refused".into()], ..none() }, 1),
+            (Fault::KillHost, Outcome { rows_lost: 1, synchronous: true, ..failover() }, 1),
         ];
         for (fault, outcome, expected) in cases {
-            assert_eq!(outcome.broken_promises(fault).len(), expected, "{fault:?} {outcome:?}");
+            let outcome = Outcome { fault, ..outcome };
+            assert_eq!(outcome.broken_promises().len(), expected, "{outcome:?}");
         }
     }
 

@@ -35,7 +35,7 @@ pub fn text(fault: Fault, outcomes: &[Outcome]) -> String {
     table.with(Style::psql()).modify(Columns::new(1..).not(Rows::first()), Alignment::right());
     let mut text = format!("Drill {}\n{table}\n", fault.name());
     for (index, outcome) in outcomes.iter().enumerate() {
-        text += &notes(fault, index + 1, outcome);
+        text += &notes(index + 1, outcome);
     }
     text
 }
@@ -69,7 +69,7 @@ pub fn median_of(outcomes: &[Outcome]) -> Outcome {
     };
     let outage = of(|outcome| outcome.outage_ms.unwrap_or(u64::MAX));
     Outcome {
-        fault: outcomes.first().map(|outcome| outcome.fault.clone()).unwrap_or_default(),
+        fault: outcomes.first().map(|outcome| outcome.fault).unwrap_or_default(),
         outage_ms: (outage != u64::MAX).then_some(outage),
         worst_client_ms: of(|outcome| outcome.worst_client_ms),
         client_errors: count(|outcome| outcome.client_errors),
@@ -85,9 +85,10 @@ pub fn median_of(outcomes: &[Outcome]) -> Outcome {
     }
 }
 
-fn notes(fault: Fault, run: usize, outcome: &Outcome) -> String {
+fn notes(run: usize, outcome: &Outcome) -> String {
     let after = outcome.primary_after.as_deref().unwrap_or("nobody");
-    let mut text = format!("Run {run}: primary {} before, {after} after.", outcome.primary_before);
+    let mut text =
+        format!("Run {run}, {}: primary {} before, {after} after.", outcome.fault.name(), outcome.primary_before);
     text += &format!(
         " The direct client of {}: {} rows acknowledged, {} of them lost.\n",
         outcome.primary_before, outcome.direct_rows_acknowledged, outcome.direct_rows_lost
@@ -102,7 +103,7 @@ fn notes(fault: Fault, run: usize, outcome: &Outcome) -> String {
     for (message, count) in &outcome.errors {
         text += &format!("  {count} x {message}\n");
     }
-    for broken in outcome.broken_promises(fault) {
+    for broken in outcome.broken_promises() {
         text += &format!("  BROKEN: {broken}\n");
     }
     text

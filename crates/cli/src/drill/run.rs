@@ -40,6 +40,8 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub fault: Fault,
+    /// Commits wait for standbys, so no acknowledged row may be lost.
+    pub synchronous: bool,
     pub writers: u8,
     /// How long writing goes on between the recovery and the healing.
     pub watch: Duration,
@@ -72,6 +74,7 @@ pub async fn run(
     let Scene { writers, key, entry, primary, .. } = scene;
     known.primary_before = primary.name;
     known.lease = scene.lease;
+    known.synchronous = plan.synchronous;
     known.key_freed = key.zip(caused).and_then(|(key, fault)| key.freed_after(fault));
     known.leader_key_changed |= known.key_freed.is_some();
     let (record, end) = writers.finish()?;

@@ -8,6 +8,7 @@ mod keys;
 mod member;
 #[cfg(test)]
 mod tests;
+mod timelines;
 
 pub use json::{compact, same_value};
 pub use keys::{
@@ -15,6 +16,7 @@ pub use keys::{
     encode_failsafe, encode_history, encode_status, encode_sync,
 };
 pub use member::{decode_member, encode_member};
+pub use timelines::{decode_reservation, encode_reservation};
 
 use crate::Key;
 
@@ -89,6 +91,7 @@ impl Layout {
             Key::Sync => "sync",
             Key::Failover => "failover",
             Key::Failsafe => "failsafe",
+            Key::Timelines => "pgherd/timelines",
         };
         format!("{}/{name}", self.base)
     }

@@ -11,6 +11,7 @@ use pgherd_ha::{Boot, SignsOfLife};
 use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{self, Garbled, Request, Stat};
+use crate::clock::boot_now;
 
 /// Requests that wait to be written to the socket. A load of the largest cluster we know of (some tens of members) is
 /// well under a hundred.
@@ -136,9 +137,9 @@ pub struct Calls {
 pub struct Signs(Arc<Mutex<SignsOfLife>>);
 
 impl Signs {
-    /// A request that was sent at `sent` has been answered.
+    /// A request that was sent at `sent` has been answered now.
     pub fn answered(&self, sent: Boot) {
-        self.lock().answered(sent);
+        self.lock().answered(sent, boot_now());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, SignsOfLife> {

@@ -49,6 +49,7 @@ impl ZooKeeper {
         let failover = Reading::watched(link, &key(Key::Failover));
         let history = Reading::plain(link, &key(Key::History));
         let failsafe = Reading::plain(link, &key(Key::Failsafe));
+        let reservation = Reading::plain(link, &key(Key::Timelines));
         // The parent is watched, too: until it exists it has no children to watch.
         let members_exist = link.watch(&self.layout.members());
         let members = link.children(&self.layout.members(), true);
@@ -58,13 +59,13 @@ impl ZooKeeper {
         members_exist.optional().await?;
         let names = members.optional().await?.unwrap_or_default();
 
+        let members = member_readings(link, self, names);
+        // After the members: a new leader shows its timeline only once it has corrected its predecessor's positions of slots.
         // Who writes the status need not be told of it.
         let status_path = key(Key::Status);
         let status = if i_lead { Reading::plain(link, &status_path) } else { Reading::watched(link, &status_path) };
         let optime = Reading::plain(link, &key(Key::OptimeLeader));
-        let members = read_members(link, self, names);
-
-        let members = members.await?;
+        let members = read_members(members).await?;
         Ok(View {
             leader,
             initialize: initialize
@@ -78,6 +79,10 @@ impl ZooKeeper {
             sync: sync.get().await?.and_then(|(value, stat)| versioned(layout::decode_sync(&value), stat)),
             failover: failover.get().await?.and_then(|(value, stat)| versioned(layout::decode_failover(&value), stat)),
             failsafe: failsafe.get().await?.map(|(value, _)| layout::decode_failsafe(&value)).unwrap_or_default(),
+            reservation: reservation
+                .get()
+                .await?
+                .and_then(|(value, stat)| versioned(layout::decode_reservation(&value), stat)),
         })
     }
 }
@@ -105,17 +110,14 @@ fn status_value(status: Option<(Bytes, Stat)>, optime: Option<(Bytes, Stat)>) ->
     status.or(optime).map(|(value, _)| layout::decode_status(&value)).unwrap_or_default()
 }
 
-/// A member that goes between the list and the read has gone; one whose value cannot be read is nobody.
-async fn read_members(
-    link: &Link,
-    store: &ZooKeeper,
-    mut names: Vec<String>,
-) -> Result<Vec<pgherd_ha::Member>, CallError> {
+fn member_readings(link: &Link, store: &ZooKeeper, mut names: Vec<String>) -> Vec<(String, Reading)> {
     names.sort();
-    let readings: Vec<_> = names
-        .into_iter()
-        .filter_map(|name| store.layout.member(&name).ok().map(|path| (name, Reading::plain(link, &path))))
-        .collect();
+    let path = |name: String| store.layout.member(&name).ok().map(|path| (name, Reading::plain(link, &path)));
+    names.into_iter().filter_map(path).collect()
+}
+
+/// A member that goes between the list and the read has gone; one whose value cannot be read is nobody.
+async fn read_members(readings: Vec<(String, Reading)>) -> Result<Vec<pgherd_ha::Member>, CallError> {
     let mut members = Vec::with_capacity(readings.len());
     for (name, reading) in readings {
         members.extend(reading.get().await?.and_then(|(value, _)| layout::decode_member(&name, &value)));

@@ -4,7 +4,7 @@ use pgherd_ha::{
     Boot, ControlState, DataDirectory, Job, JobOutcome, MemberState, Postgres, Request, Rule, SystemId, Verdict,
 };
 
-use crate::given::{Case, EPOCH, as_given, blank, case, claim, replica, upstream};
+use crate::given::{Case, EPOCH, as_given, blank, case, claim, clone_of, primary, replica, upstream};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = following();
@@ -33,6 +33,18 @@ fn following() -> Vec<Case> {
             .then(|g| g.stop_standby(), Rule::StartStandby, "start standby of n2")
             .then(as_given, Rule::StartStandby, "start standby of n2")
             .then(as_given, Rule::RetryLater, ""),
+        case("one that cannot start is compared again with a leader that had no history to show yet", replica())
+            .then(
+                |g| {
+                    g.stop_standby();
+                    g.compared(Verdict::Unknown);
+                    g.pass(1000)
+                },
+                Rule::StartStandby,
+                "start standby of n2",
+            )
+            .then(as_given, Rule::CheckHistory, "compare with n2")
+            .then(|g| g.compared(Verdict::Diverged), Rule::Rewind, "rewind from n2"),
         case("a primary beside another leader is killed", replica()).then(
             |g| g.running().in_recovery = false,
             Rule::FenceUnlicensedPrimary,
@@ -46,7 +58,7 @@ fn following() -> Vec<Case> {
         case("so is one in the middle of a job", replica()).then(
             |g| {
                 g.running().in_recovery = false;
-                g.job(Job::Restart { epoch: Some(EPOCH) })
+                g.job(Job::Restart { epoch: Some(EPOCH), names: None })
             },
             Rule::PermitOver,
             "fence",
@@ -121,6 +133,53 @@ fn diverged() -> Vec<Case> {
             Rule::CloneDiverged,
             "clone n2",
         ),
+        case(
+            "data that cannot be rewound may go before its copy is complete, where the configuration says so",
+            former.clone(),
+        )
+        .then(
+            |g| {
+                g.compared(Verdict::OnlyCopy);
+                g.settings.remove_on_rewind_failure = true
+            },
+            Rule::CloneDiverged,
+            "clone n2",
+        )
+        .then(|g| g.settings.remove_on_diverged = true, Rule::CloneDiverged, "clone n2 in the room of ours"),
+        case("and so may data whose rewind has failed", former.clone())
+            .then(
+                |g| {
+                    g.settings.remove_on_rewind_failure = true;
+                    g.compared(Verdict::Diverged)
+                },
+                Rule::Rewind,
+                "rewind from n2",
+            )
+            .then(
+                |g| g.ended(Job::Rewind { source: upstream("n2") }, JobOutcome::Failed),
+                Rule::CloneDiverged,
+                "clone n2 in the room of ours",
+            ),
+        case("a rewind that changed nothing is followed by a copy", former.clone())
+            .then(|g| g.compared(Verdict::Diverged), Rule::Rewind, "rewind from n2")
+            .then(
+                |g| {
+                    g.ended(Job::Rewind { source: upstream("n2") }, JobOutcome::Done);
+                    g.compared(Verdict::Diverged)
+                },
+                Rule::CloneDiverged,
+                "clone n2",
+            ),
+        case("a rewind waits for the checkpoint after the new primary's promotion", former.clone())
+            .then(
+                |g| {
+                    g.compared(Verdict::Diverged);
+                    g.view.members[1].checkpoint_after_promote = Some(false)
+                },
+                Rule::RewindWait,
+                "",
+            )
+            .then(|g| g.view.members[1].checkpoint_after_promote = None, Rule::Rewind, "rewind from n2"),
         case("a failed rewind is followed by a copy, a failed copy by a pause", former)
             .then(
                 |g| {
@@ -130,7 +189,7 @@ fn diverged() -> Vec<Case> {
                 Rule::CloneDiverged,
                 "clone n2",
             )
-            .then(|g| g.ended(Job::Clone { source: upstream("n2") }, JobOutcome::Failed), Rule::RetryLater, "")
+            .then(|g| g.ended(clone_of("n2"), JobOutcome::Failed), Rule::RetryLater, "")
             .then(|g| g.pass(5_000), Rule::Rewind, "rewind from n2"),
         case("a running standby that has left the leader's history is rewound", replica()).then(
             |g| g.compared(Verdict::Diverged),
@@ -165,7 +224,11 @@ fn bootstrap() -> Vec<Case> {
         case("a new cluster leads before its server starts, and is announced when it is whole", made)
             .then(as_given, Rule::LeadNewCluster, "acquire")
             .then(|g| g.led_by("n1"), Rule::StartNewCluster, "start as primary")
-            .then(|g| g.local.postgres = crate::given::primary().local.postgres, Rule::MakeRoles, "post-bootstrap")
+            .then(
+                |g| g.local.postgres = crate::given::primary().local.postgres,
+                Rule::MakeRoles,
+                "post-bootstrap, clients held",
+            )
             .then(|g| g.control().bootstrap_pending = false, Rule::AnnounceCluster, "write initialize, write config"),
         case("a node that may not lead does not begin a cluster", blank()).then(
             |g| g.settings.nofailover = true,
@@ -187,7 +250,7 @@ fn bootstrap() -> Vec<Case> {
             .then(|g| g.pass(10_000), Rule::RemoveAbandonedClaim, "remove claim"),
         case("a node without data copies the leader", empty.clone())
             .then(as_given, Rule::CloneFromLeader, "clone n2")
-            .then(|g| g.ended(Job::Clone { source: upstream("n2") }, JobOutcome::Failed), Rule::RetryLater, ""),
+            .then(|g| g.ended(clone_of("n2"), JobOutcome::Failed), Rule::RetryLater, ""),
         case("or the member that offers itself", empty.clone()).then(
             |g| {
                 g.view.members[2].tags.insert("clonefrom".into(), true.into());
@@ -203,7 +266,7 @@ fn bootstrap() -> Vec<Case> {
         case("an interrupted copy is made again", empty.clone()).then(
             |g| g.local.data = DataDirectory::Incomplete,
             Rule::CloneFromLeader,
-            "clone n2",
+            "clone n2 in the room of ours",
         ),
         case("a cluster without a leader cannot be copied", empty.clone()).then(
             |g| g.lose_leader(),
@@ -228,6 +291,17 @@ fn bootstrap() -> Vec<Case> {
             Rule::UnusableDirectory,
             "",
         ),
+        case("nor is a key kept for it", primary())
+            .then(|g| g.local.data = DataDirectory::Unusable("no".into()), Rule::UnusableDirectory, "")
+            .then(|g| g.local.postgres = Postgres::Stopped, Rule::UnusableDirectory, "release"),
+        case("nor by a standby that has just taken it", replica()).then(
+            |g| {
+                g.led_by("n1");
+                g.local.data = DataDirectory::Unusable("no".into())
+            },
+            Rule::UnusableDirectory,
+            "release",
+        ),
         case("a half-made cluster that lost the race is replaced", replica()).then(
             |g| {
                 g.stop_server(ControlState::ShutDown);
@@ -235,7 +309,7 @@ fn bootstrap() -> Vec<Case> {
                 g.control().system_id = SystemId(1)
             },
             Rule::CloneFromLeader,
-            "clone n2",
+            "clone n2 in the room of ours",
         ),
     ]
 }
@@ -243,22 +317,27 @@ fn bootstrap() -> Vec<Case> {
 fn requests() -> Vec<Case> {
     vec![
         case("a restart on request", replica()).then(
-            |g| g.local.request = Some(Request::Restart),
+            |g| g.local.request = Some(Request::RESTART),
             Rule::OperatorRestart,
             "restart",
         ),
         case("a restart of the primary keeps its epoch", crate::given::primary()).then(
-            |g| g.local.request = Some(Request::Restart),
+            |g| g.local.request = Some(Request::RESTART),
             Rule::OperatorRestart,
             "restart primary",
         ),
         case("a fresh copy on request", replica()).then(
-            |g| g.local.request = Some(Request::Reinitialize),
+            |g| g.local.request = Some(Request::Reinitialize { force: false, from_leader: false }),
             Rule::OperatorReinitialize,
             "clone n2",
         ),
+        case("where the operator insists, ours may go first", replica()).then(
+            |g| g.local.request = Some(Request::Reinitialize { force: true, from_leader: false }),
+            Rule::OperatorReinitialize,
+            "clone n2 in the room of ours",
+        ),
         case("the leader is not copied over", crate::given::primary()).then(
-            |g| g.local.request = Some(Request::Reinitialize),
+            |g| g.local.request = Some(Request::Reinitialize { force: false, from_leader: false }),
             Rule::RequestRefused,
             "refuse",
         ),

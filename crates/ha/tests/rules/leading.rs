@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgherd_ha::{Boot, ControlState, Job, JobOutcome, MemberState, Postgres, Rule, StopMode, Timeline};
 
-use crate::given::{Case, EPOCH, as_given, case, primary, replica, upstream};
+use crate::given::{Case, EPOCH, as_given, case, physical, primary, replica, upstream};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = leading();
@@ -29,6 +29,31 @@ fn leading() -> Vec<Case> {
                 Rule::Lead,
                 "write status",
             ),
+        case(
+            "a disk that does not answer: the server is killed and the key goes, whatever still waits for the disk",
+            primary(),
+        )
+        .then(|g| g.local.disk_stuck = true, Rule::DiskStuck, "fence")
+        .then(|g| g.local.postgres = Postgres::Orphans, Rule::DiskStuck, "release"),
+        case("a start that waits for a disk which does not answer is ended before the key goes", primary())
+            .then(
+                |g| {
+                    g.local.disk_stuck = true;
+                    g.local.postgres = Postgres::Stopped;
+                    g.job(Job::StartPrimary { epoch: EPOCH, names: None })
+                },
+                Rule::DiskStuck,
+                "fence",
+            )
+            .then(|g| g.local.job = None, Rule::DiskStuck, "release"),
+        case("a disk that does not answer is no reason to leave the cluster without a leader", primary()).then(
+            |g| {
+                g.local.disk_stuck = true;
+                g.view.members.iter_mut().for_each(|member| member.state = MemberState::Stopped)
+            },
+            Rule::Lead,
+            "slots n2+n3",
+        ),
         case("a slot outlives its member by half an hour", primary())
             .then(as_given, Rule::Lead, "slots n2+n3")
             .then(
@@ -48,6 +73,35 @@ fn leading() -> Vec<Case> {
                 Rule::Lead,
                 "slots n2",
             ),
+        case("or for as long as the configuration says, which may be no time at all", primary())
+            .then(
+                |g| {
+                    g.settings.member_slots_ttl = Duration::ZERO;
+                },
+                Rule::Lead,
+                "slots n2+n3",
+            )
+            .then(
+                |g| {
+                    g.view.members.pop();
+                    g.running().slots = vec![physical("n2"), physical("n3")];
+                    g.pass(100)
+                },
+                Rule::Lead,
+                "write status, drop slot n3",
+            ),
+        case("one that has led before makes its slots at once, for its standbys stream only then", primary())
+            .then(as_given, Rule::Lead, "slots n2+n3")
+            .then(|g| *g = replica(), Rule::Follow, "")
+            .then(
+                |g| {
+                    *g = primary();
+                    g.pass(1000);
+                    g.renew()
+                },
+                Rule::Lead,
+                "slots n2+n3",
+            ),
         case("no slots where they are turned off", primary()).then(|g| g.settings.use_slots = false, Rule::Lead, ""),
         case("the history follows the timeline, the checkpoint follows the promotion", primary()).then(
             |g| {
@@ -55,7 +109,7 @@ fn leading() -> Vec<Case> {
                 g.running().checkpointed = false
             },
             Rule::Lead,
-            "checkpoint, slots n2+n3, write history",
+            "checkpoint, slots n2+n3, write history, reserve 2",
         ),
         case("a cluster that lost its keys gets them back", primary()).then(
             |g| {
@@ -188,14 +242,36 @@ fn promotion() -> Vec<Case> {
     won.local.following = Some(upstream("n2"));
     vec![
         case("the winner cuts its upstream and promotes in one step", won.clone())
-            .then(as_given, Rule::Promote, "follow nobody, promote")
-            .then(|g| g.job(Job::Promote { epoch: EPOCH }), Rule::Promoting, "")
+            .then(as_given, Rule::Promote, "follow nobody, reserve 2, promote to 2")
+            .then(
+                |g| g.job(Job::Promote { epoch: EPOCH, timeline: Timeline(2), names: None, slots: Vec::new() }),
+                Rule::Promoting,
+                "",
+            )
             .then(|g| g.led_by("n2"), Rule::PermitOver, "fence"),
         case("a failed promotion gives the key up, also where the server cannot be stopped", won.clone())
-            .then(|g| g.ended(Job::Promote { epoch: EPOCH }, JobOutcome::Failed), Rule::PrimaryStartFailed, "stop fast")
+            .then(
+                |g| {
+                    g.ended(
+                        Job::Promote { epoch: EPOCH, timeline: Timeline(2), names: None, slots: Vec::new() },
+                        JobOutcome::Failed,
+                    )
+                },
+                Rule::PrimaryStartFailed,
+                "stop fast",
+            )
             .then(|g| g.ended(Job::Stop(StopMode::Fast), JobOutcome::Failed), Rule::GiveKeyBack, "release"),
         case("a failed promotion gives the key up", won)
-            .then(|g| g.ended(Job::Promote { epoch: EPOCH }, JobOutcome::Failed), Rule::PrimaryStartFailed, "stop fast")
+            .then(
+                |g| {
+                    g.ended(
+                        Job::Promote { epoch: EPOCH, timeline: Timeline(2), names: None, slots: Vec::new() },
+                        JobOutcome::Failed,
+                    )
+                },
+                Rule::PrimaryStartFailed,
+                "stop fast",
+            )
             .then(
                 |g| {
                     g.local.last_job = None;
@@ -259,7 +335,7 @@ fn server_down() -> Vec<Case> {
             .then(
                 |g| {
                     g.local.postgres = Postgres::Orphans;
-                    g.job(Job::StartPrimary { epoch: EPOCH })
+                    g.job(Job::StartPrimary { epoch: EPOCH, names: None })
                 },
                 Rule::JobInProgress,
                 "",
@@ -427,6 +503,6 @@ fn hand_over() -> Vec<Case> {
             ),
         case("an agent that stops leaves the key in the end", stopping)
             .then(as_given, Rule::HandOverWait, "ask n2+n3")
-            .then(|g| g.pass(5_000), Rule::HandOver, "release"),
+            .then(|g| g.pass(5_000), Rule::LeaveKey, "release"),
     ]
 }

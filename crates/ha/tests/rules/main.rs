@@ -3,10 +3,23 @@
 //! A case is a situation and the steps that change it; after each step the decision is compared. No rule may be left without
 //! a case, and `docs/rules.md` must show them all.
 
+mod callbacks;
+mod cascading;
+mod failsafe;
 mod following;
 mod given;
+mod hooks;
 mod leading;
+mod limits;
+mod own_bootstrap;
 mod page;
+mod race_backoff;
+mod slots;
+mod standby_cluster;
+mod stop_timeout;
+mod synchronous;
+mod timelines;
+mod watchdog;
 mod without_leader;
 mod without_order;
 
@@ -16,10 +29,25 @@ use given::Case;
 use pgherd_ha::Rule;
 
 fn all() -> Vec<Case> {
-    [leading::cases(), following::cases(), without_leader::cases(), without_order::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    let cases = [
+        leading::cases(),
+        following::cases(),
+        without_leader::cases(),
+        without_order::cases(),
+        synchronous::cases(),
+        timelines::cases(),
+        failsafe::cases(),
+        watchdog::cases(),
+        race_backoff::cases(),
+        slots::cases(),
+        stop_timeout::cases(),
+        limits::cases(),
+        standby_cluster::cases(),
+        cascading::cases(),
+        hooks::cases(),
+        own_bootstrap::cases(),
+    ];
+    cases.into_iter().flatten().collect()
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Nobody holds the leader key: the race.
 
-use pgherd_ha::{HistoryLine, Lsn, MemberState, Postgres, Rule, Timeline};
+use pgherd_ha::{Lsn, MemberState, Postgres, Rule, Timeline};
 
-use crate::given::{Case, as_given, case, leaderless, primary, replica};
+use crate::given::{Case, as_given, case, ended, leaderless, primary, replica};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = race();
@@ -35,6 +35,32 @@ fn race() -> Vec<Case> {
                 |g| {
                     g.pass(5);
                     g.answers(&[("n3", 1000)])
+                },
+                Rule::RaceAcquire,
+                "acquire",
+            ),
+        case("the first that is back after a power cut waits for the others, not for ever", leaderless())
+            .then(|g| g.view.status.retain_slots = vec!["n3".into(), "n4".into()], Rule::RaceWaitForMembers, "")
+            .then(|g| g.pass(7_999), Rule::RaceWaitForMembers, "")
+            .then(|g| g.pass(1), Rule::RaceAskPeers, "ask n3"),
+        case("who has seen the leader does not wait for who was gone before", replica())
+            .then(|g| g.view.status.retain_slots = vec!["n4".into()], Rule::Follow, "slots n4")
+            .then(
+                |g| {
+                    g.lose_leader();
+                    g.local.following = None;
+                    g.running().settled = true
+                },
+                Rule::RaceAskPeers,
+                "ask n3",
+            ),
+        case("who is ahead on a newer timeline and would keep itself out for its lag is not waited for", leaderless())
+            .then(
+                |g| {
+                    g.view.status.optime = Lsn(2_000_000);
+                    g.running().position = Lsn(1_999_000);
+                    g.answers(&[("n3", 1000)]);
+                    g.peer().timeline = Some(Timeline(2))
                 },
                 Rule::RaceAcquire,
                 "acquire",
@@ -142,7 +168,7 @@ fn race() -> Vec<Case> {
         case("unless the cluster has moved on", primary()).then(
             |g| {
                 g.view.leader = None;
-                g.view.history.push(line(3))
+                g.view.history.push(ended(3))
             },
             Rule::FenceUnlicensedPrimary,
             "fence",
@@ -163,6 +189,11 @@ fn race() -> Vec<Case> {
 
 fn not_racing() -> Vec<Case> {
     vec![
+        case("on a disk that does not answer", leaderless()).then(
+            |g| g.local.disk_stuck = true,
+            Rule::RaceNotAllowed,
+            "",
+        ),
         case("nofailover", leaderless()).then(|g| g.settings.nofailover = true, Rule::RaceNotAllowed, ""),
         case("too far behind what the leader wrote", leaderless())
             .then(|g| g.view.status.optime = Lsn(1000 + 1_048_577), Rule::RaceTooFarBehind, "")
@@ -170,7 +201,7 @@ fn not_racing() -> Vec<Case> {
         case("an older timeline, where that is checked", leaderless()).then(
             |g| {
                 g.settings.check_timeline = true;
-                g.view.history.push(line(1))
+                g.view.history.push(ended(1))
             },
             Rule::RaceWrongTimeline,
             "",
@@ -254,14 +285,4 @@ fn named_candidates() -> Vec<Case> {
             .then(|g| g.answers(&[("n3", 1000)]), Rule::RaceYield, ""),
         case("who was not races", leaderless()).then(|g| g.ask_for(Some("n2"), None), Rule::RaceAskPeers, "ask n3"),
     ]
-}
-
-fn line(timeline: u32) -> HistoryLine {
-    HistoryLine {
-        timeline: Timeline(timeline),
-        switch_lsn: Lsn(500),
-        reason: "no recovery target specified".into(),
-        timestamp: None,
-        new_leader: None,
-    }
 }

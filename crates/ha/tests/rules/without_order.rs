@@ -2,7 +2,7 @@
 
 use pgherd_ha::{Boot, ControlState, DataDirectory, Job, JobOutcome, Postgres, Request, Rule, StopMode};
 
-use crate::given::{Case, EPOCH, as_given, blank, case, leaderless, primary, replica};
+use crate::given::{Case, EPOCH, as_given, blank, case, ended, leaderless, primary, replica};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = without_store();
@@ -83,7 +83,7 @@ fn paused() -> Vec<Case> {
                 g.ask_for(None, Some("n1"))
             },
             Rule::Promote,
-            "promote",
+            "reserve 2, promote to 2",
         ),
         case("a primary without the key goes on", with_pause(replica())).then(
             |g| g.running().in_recovery = false,
@@ -93,7 +93,7 @@ fn paused() -> Vec<Case> {
         case("it is not restarted, which would make it a standby", with_pause(replica())).then(
             |g| {
                 g.running().in_recovery = false;
-                g.local.request = Some(Request::Restart)
+                g.local.request = Some(Request::RESTART)
             },
             Rule::RequestRefused,
             "refuse",
@@ -103,6 +103,23 @@ fn paused() -> Vec<Case> {
             Rule::PausedTakeKey,
             "acquire",
         ),
+        case("but not where another was promoted since", with_pause(primary()))
+            .then(
+                |g| {
+                    g.view.leader = None;
+                    g.view.history = vec![ended(1)]
+                },
+                Rule::PausedKeepPrimary,
+                "",
+            )
+            .then(
+                |g| {
+                    g.view.history.clear();
+                    g.synchronous(false, "n2", 0, &[])
+                },
+                Rule::PausedKeepPrimary,
+                "",
+            ),
         case("a standby follows a new leader", with_pause(replica())).then(as_given, Rule::PausedFollow, "").then(
             |g| g.led_by("n3"),
             Rule::ChangeUpstream,
@@ -151,7 +168,7 @@ fn stopping() -> Vec<Case> {
             |g| {
                 g.local.stopping = true;
                 g.stop_server(ControlState::InProduction);
-                g.job(Job::StartPrimary { epoch: EPOCH })
+                g.job(Job::StartPrimary { epoch: EPOCH, names: None })
             },
             Rule::StopServer,
             "stop fast",
@@ -177,7 +194,7 @@ fn stopping() -> Vec<Case> {
                     g.view.members.truncate(1);
                     g.stop_server(ControlState::ShutDown)
                 },
-                Rule::HandOver,
+                Rule::LeaveKey,
                 "release",
             )
             .then(|g| g.lose_leader(), Rule::StopDone, "exit"),

@@ -365,6 +365,8 @@ impl Routes {
         };
         let serves = match node.in_recovery {
             _ if !node.running => return closed(server, Reason::NotRunning),
+            // As the health checks: a standby leader passes for a leader, whom `/read-only` admits and `/replica` does not.
+            Some(true) if node.standby_leader => primary_too,
             Some(true) => !node.noloadbalance && fresh(node),
             Some(false) => primary_too,
             None => false,

@@ -16,6 +16,7 @@ enum Step {
     /// A standby and its lag.
     Lag(usize, Option<u64>),
     NoLoadBalance(usize),
+    StandbyLeader(usize),
 }
 use Step::*;
 
@@ -36,6 +37,7 @@ fn node(epoch: Option<u64>, permit_ms: Option<u64>, in_recovery: bool) -> NodeRo
         lsn: Some(Lsn(1)),
         lag: in_recovery.then_some(0),
         noloadbalance: false,
+        standby_leader: false,
         state: "running".into(),
     }
 }
@@ -64,6 +66,7 @@ fn apply(routes: &mut Routes, step: &Step, at: u64) {
         HotStandby(server) => routes.on_hot_standby(0, server, now),
         Lag(agent, lag) => push(agent, NodeRoute { lag, ..node(None, None, true) }),
         NoLoadBalance(agent) => push(agent, NodeRoute { noloadbalance: true, ..node(None, None, true) }),
+        StandbyLeader(agent) => push(agent, NodeRoute { standby_leader: true, ..node(None, None, true) }),
     }
 }
 
@@ -271,6 +274,12 @@ fn read_only_listeners_serve_fresh_standbys() {
         ),
         ("noloadbalance", vec![(1, NoLoadBalance(0)), (1, Lag(1, Some(0)))], 9, "Closed open NotHeardYet"),
         (
+            "a standby leader is no replica",
+            vec![(1, StandbyLeader(0)), (1, Lag(1, Some(0)))],
+            9,
+            "Closed open NotHeardYet",
+        ),
+        (
             "never the primary",
             vec![(1, Push(0, Some((5, 100)), false)), (1, Check(0, true))],
             9,
@@ -292,6 +301,7 @@ fn read_only_listeners_serve_fresh_standbys() {
             9,
             "open<101 open NotHeardYet",
         ),
+        ("and a standby leader", vec![(1, StandbyLeader(0))], 9, "open NotHeardYet NotHeardYet"),
         ("a check that the primary passes waits for its agent", vec![(1, Check(0, true))], 9, "NotHeardYet"),
     ];
     check("/read-only", "", cases);

@@ -1,4 +1,6 @@
-//! A server is out of recovery only while the store itself keeps its node's leader key: none is left when the key goes.
+//! A server is out of recovery only while the store itself keeps its node's leader key: none is left when the key goes. So there are never
+//! two of them, whoever their clients are, as long as the kernel runs the guard. In failsafe mode one may be left for as long as every member
+//! that could take the key is bound by its word, whatever it remembers of that.
 
 use pgherd_ha::Epoch;
 
@@ -25,8 +27,11 @@ pub fn held(world: &World) -> Option<Held> {
 
 pub fn check(world: &World) -> Option<(&'static str, String)> {
     let leader = world.store.tree.leader();
-    let stray =
-        (0..world.nodes.len()).find(|node| world.nodes[*node].postgres.can_commit() && leader != Some(*node))?;
+    let agreed = |node: usize| world.promised_until(node).is_some_and(|until| world.now < until);
+    let strays = |node: &usize| world.nodes[*node].postgres.can_commit() && leader != Some(*node) && !agreed(*node);
+    // Of direct clients nothing is promised while the kernel does not run the guard.
+    let watched = |node: &usize| world.nodes[*node].unwatched_until <= world.now;
+    let stray = (0..world.nodes.len()).filter(watched).find(strays)?;
     let whose = leader.map_or("is gone".into(), |leader| format!("is held by {}", name(leader)));
     Some(("lease obeyed", format!("{} can acknowledge writes and the leader key {whose}", name(stray))))
 }

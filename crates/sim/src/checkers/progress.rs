@@ -1,8 +1,9 @@
 //! Once everything is healed the cluster comes back: one primary that holds the key and serves the entrypoint's clients, and every other
-//! node streams from it.
+//! node streams from it; and the user's callbacks were last told what each is.
 
 use std::time::Duration;
 
+use crate::hooks;
 use crate::postgres::Receiver;
 use crate::store::{Key, Value};
 use crate::world::{World, name};
@@ -38,14 +39,38 @@ pub fn missing(world: &World) -> Option<String> {
     if !primary.server.as_ref().is_some_and(|server| server.can_commit() && server.answers(world.now)) {
         return Some(format!("{} holds the leader key and is no primary", name(leader)));
     }
-    if world.now >= world.clients.last_routed + Duration::from_secs(1) {
-        return Some("the entrypoint's clients are not served".into());
+    if !world.entrypoints_serve() {
+        return Some("the clients of an entrypoint are not served".into());
+    }
+    if let Some(untold) = hooks::untold(world) {
+        return Some(untold);
     }
     (0..world.nodes.len()).filter(|node| *node != leader).find_map(|node| {
         let server = world.nodes[node].postgres.server.as_ref();
         let streams = server.is_some_and(|server| server.receiver == Receiver::Streaming { from: leader });
         (!streams && !is_stranger(world, node)).then(|| format!("{} does not stream from {}", name(node), name(leader)))
     })
+}
+
+/// A disk has lost so much that nobody left may lead by itself (`maximum_lag_on_failover`): an operator has to say who does.
+pub fn left_to_the_operator(world: &World) -> bool {
+    if world.store.tree.leader().is_some() {
+        return false;
+    }
+    // In synchronous mode, too: who is left may lack what was acknowledged. And with failsafe mode, where the lost disk was the only listed one.
+    let careful = world.scenario.synchronous.is_some() || world.scenario.failsafe_mode;
+    if careful && (world.checks.a_disk_lied || world.checks.a_disk_is_new) {
+        return true;
+    }
+    let optime = match world.store.tree.entry(Key::Status).map(|entry| &entry.value) {
+        Some(Value::Status(status)) => status.optime.0,
+        _ => return false,
+    };
+    let allowed = world.scenario.maximum_lag_on_failover;
+    let too_far_behind = |node: &crate::node::Node| {
+        node.postgres.data.directory().is_none_or(|directory| optime.saturating_sub(directory.end().0) > allowed)
+    };
+    world.checks.a_disk_lied && world.nodes.iter().all(too_far_behind)
 }
 
 /// Its directory became another cluster before this one was announced; it is never touched, and its agent says so.

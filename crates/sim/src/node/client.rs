@@ -142,7 +142,7 @@ impl World {
                 let pending = client.pending.remove(&id);
                 client.owed_since = (!client.pending.is_empty()).then_some(boot);
                 if let Some(Pending { purpose, sent }) = pending {
-                    client.signs.answered(sent);
+                    client.signs.answered(sent, boot);
                     self.request_done(node, purpose, Outcome { answer: Some(answer), sent });
                 }
             }

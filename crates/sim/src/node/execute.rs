@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use pgherd_ha::{Action, Boot, Epoch, FailoverKey, Job, LeaderOwner, Lease, Status};
+use pgherd_ha::{Action, Boot, Epoch, FailoverKey, JobOutcome, JobResult, LeaderOwner, Lease, Reservation};
 
 use super::client::{Outcome, Purpose};
 use super::round::Daemon;
 use crate::guard::Guard;
 use crate::mutants::Mutant;
-use crate::postgres::{PostgresEvent, Server};
+use crate::postgres::{Phase, PostgresEvent, Server};
 use crate::store::{Answer, Expect, Key, Operation, Value};
 use crate::world::{Event, World, index};
 
@@ -17,6 +17,8 @@ pub enum Effect {
     Now(Result<bool, String>),
     /// The store was asked, for so long at most.
     Asked(Operation, Duration),
+    /// Every process of the server was killed, and is waited for.
+    Killing,
 }
 
 impl World {
@@ -34,7 +36,11 @@ impl World {
             Action::WriteInitialize { system_id, .. } => {
                 write(Key::Initialize, Value::Initialize(Some(*system_id)), Expect::Any)
             }
-            Action::WriteConfig { .. } => write(Key::Config, Value::Config { paused: false }, Expect::Absent),
+            Action::WriteConfig { .. } => {
+                let synchronous = self.scenario.synchronous;
+                let follows = self.scenario.born_following.as_ref().map(|standby| standby.upstream.is_some());
+                write(Key::Config, Value::Config { paused: false, synchronous, follows }, Expect::Absent)
+            }
             Action::Acquire => Effect::Asked(Operation::Acquire, limit),
             Action::Renew { epoch } => {
                 if self.daemon(node).lease.hold(*epoch) {
@@ -43,20 +49,36 @@ impl World {
                 Effect::Asked(self.renewal(node), limit)
             }
             Action::Release { epoch } => self.release(node, *epoch, limit),
-            Action::WriteStatus { optime, .. } => {
-                let status = Status { optime: *optime, ..Status::default() };
-                write(Key::Status, Value::Status(status), Expect::Any)
-            }
+            Action::WriteStatus { status, .. } => write(Key::Status, Value::Status(status.clone()), Expect::Any),
             Action::WriteHistory { .. } => {
                 let history = self.nodes[node].postgres.data.directory().map(|d| d.history()).unwrap_or_default();
                 write(Key::History, Value::History(history), Expect::Any)
             }
+            Action::WriteSync { version, key, .. } => {
+                let expect = version.map_or(Expect::Absent, Expect::Version);
+                write(Key::Sync, Value::Sync(key.clone()), expect)
+            }
+            Action::ReserveTimeline { .. } if self.mutant == Some(Mutant::PromoteUnreserved) => Effect::Now(Ok(false)),
+            Action::ReserveTimeline { epoch, timeline, version } => {
+                let leader = crate::world::name(node);
+                let reservation = Reservation { timeline: *timeline, epoch: *epoch, leader };
+                let expect = version.map_or(Expect::Absent, Expect::Version);
+                write(Key::Timelines, Value::Reservation(reservation), expect)
+            }
+            Action::WriteFailsafe { members, .. } => {
+                write(Key::Failsafe, Value::Failsafe(members.clone()), Expect::Any)
+            }
             Action::ClearFailover { version } => {
                 write(Key::Failover, Value::Failover(FailoverKey::default()), Expect::Version(*version))
             }
+            Action::Fence => {
+                self.fence(node);
+                Effect::Killing
+            }
+            Action::ArmWatchdog { .. } => Effect::Now(self.arm_watchdog(node)),
             local => {
                 self.execute_here(node, local);
-                Effect::Now(Ok(is_news(local)))
+                Effect::Now(Ok(local.is_news()))
             }
         }
     }
@@ -65,12 +87,22 @@ impl World {
     fn execute_here(&mut self, node: usize, action: &Action) {
         match action {
             Action::PollPeers { names } => self.poll_peers(node, names),
+            Action::AskFailsafe { epoch, ttl, members } => self.ask_failsafe(node, *epoch, *ttl, members),
             Action::Follow { upstream } => {
                 let from = upstream.as_ref().and_then(|upstream| index(&upstream.name));
                 if let Some(directory) = self.nodes[node].postgres.data.directory_mut() {
                     directory.upstream = from;
+                    if from.is_some() {
+                        directory.histories.remove_unused();
+                    }
                 }
                 self.daemon(node).following = upstream.clone();
+            }
+            Action::SetStandbyNames { names, .. } => self.set_standby_names(node, names.clone().unwrap_or_default()),
+            Action::AdmitClients => {
+                if let Some(directory) = self.nodes[node].postgres.data.directory_mut() {
+                    directory.admits_clients = true;
+                }
             }
             Action::Checkpoint => {
                 if let Some(postmaster) = self.daemon(node).held.postmaster {
@@ -79,9 +111,17 @@ impl World {
                     self.after(takes, Event::Postgres { node, postmaster, event });
                 }
             }
+            Action::DisarmWatchdog => self.disarm_watchdog(node),
+            Action::ChangeSlots { changes } => self.change_slots(node, changes),
             Action::Guard => self.give_guard(node),
-            Action::Fence => self.fence(node),
             Action::Run(job) => self.begin_job(node, job.clone()),
+            Action::CutOff => {
+                if let Some(job) = self.daemon(node).job.as_ref().map(|run| run.job.clone()) {
+                    self.interrupt_job(node);
+                    let at = self.boot(node);
+                    self.daemon(node).last_job = Some(JobResult { job, at, outcome: JobOutcome::Cancelled });
+                }
+            }
             Action::RefuseRequest { .. } => self.daemon(node).request = None,
             Action::Exit { failure } => self.daemon(node).exit = Some(failure.clone().map_or(Ok(()), Err)),
             _ => {}
@@ -90,16 +130,7 @@ impl World {
 
     /// The key must still be ours, under the epoch that the decision saw.
     fn check_epoch(&mut self, node: usize, action: &Action) -> Result<(), String> {
-        let epoch = match action {
-            Action::WriteInitialize { epoch, .. }
-            | Action::WriteConfig { epoch }
-            | Action::WriteStatus { epoch, .. }
-            | Action::WriteHistory { epoch }
-            | Action::Run(Job::StartPrimary { epoch } | Job::Promote { epoch } | Job::PostBootstrap { epoch }) => {
-                *epoch
-            }
-            _ => return Ok(()),
-        };
+        let Some(epoch) = action.under() else { return Ok(()) };
         let boot = self.boot(node);
         let stale = self.mutant == Some(Mutant::StalePlan);
         match self.daemon(node).lease.lease {
@@ -111,9 +142,17 @@ impl World {
 
     /// Only once no process of the server is left, or while it is a standby that nothing is about to promote.
     fn release(&mut self, node: usize, epoch: Epoch, limit: Duration) -> Effect {
+        if self.daemon(node).job.as_ref().is_some_and(|run| run.job.makes_writer()) {
+            return Effect::Now(Err("the leader key is not released: a start is in progress".into()));
+        }
         let idle = self.daemon(node).job.is_none();
-        let standby = |server: &Server| server.postmaster && server.in_recovery && !server.promoting;
-        let harmless = self.nodes[node].postgres.server.as_ref().is_none_or(|server| idle && standby(server));
+        // A restore leaves recovery by itself.
+        let restores = self.nodes[node].postgres.data.directory().is_some_and(|directory| directory.restores);
+        let standby = |server: &Server| server.postmaster && server.in_recovery && !server.promoting && !restores;
+        // What is killed and waits for the disk never comes back to a client.
+        let doomed = |server: &Server| server.phase == Phase::DiskWait;
+        let harmless =
+            self.nodes[node].postgres.server.as_ref().is_none_or(|server| doomed(server) || idle && standby(server));
         if !harmless && self.mutant != Some(Mutant::ReleaseBeforeDown) {
             return Effect::Now(Err("the leader key is not released: processes of PostgreSQL are left".into()));
         }
@@ -157,7 +196,7 @@ impl World {
                 _ => unknown(),
             },
             action => match outcome.answer {
-                Some(Answer::Written(true)) => Ok(is_news(action)),
+                Some(Answer::Written(true)) => Ok(action.is_news()),
                 Some(Answer::Written(false))
                     if matches!(action, Action::Release { .. } | Action::RemoveClaim { .. }) =>
                 {
@@ -191,6 +230,15 @@ impl World {
         self.daemon(node).lease.page = None;
     }
 
+    /// Whether all of them are gone. `None`: not yet, and their time is not over.
+    pub fn killed(&mut self, node: usize, until: Boot) -> Option<Result<bool, String>> {
+        if self.nodes[node].postgres.server.is_none() {
+            return Some(Ok(true));
+        }
+        let late = self.boot(node) >= until;
+        late.then(|| Err("processes of PostgreSQL have survived SIGKILL: their disk may hang".into()))
+    }
+
     /// Patroni's way, which the mutant takes: a key with our name must be ours.
     pub fn delete_foreign_key(&mut self, node: usize) {
         let name = crate::world::name(node);
@@ -202,20 +250,4 @@ impl World {
             self.request(node, Operation::Release { epoch, any_owner: true }, Purpose::Ping, limit);
         }
     }
-}
-
-/// Whether an action asks for another look at once.
-pub fn is_news(action: &Action) -> bool {
-    matches!(
-        action,
-        Action::ClaimInitialize
-            | Action::RemoveClaim { .. }
-            | Action::WriteInitialize { .. }
-            | Action::Acquire
-            | Action::Renew { .. }
-            | Action::Release { .. }
-            | Action::ClearFailover { .. }
-            | Action::Guard
-            | Action::Fence
-    )
 }

@@ -25,7 +25,7 @@ impl World {
         if daemon.lease.held.is_none() {
             return self.agent_after(node, INTERVAL, AgentEvent::Keeper);
         }
-        if boot.since(daemon.lease.round_done) > ttl {
+        if boot.since(daemon.lease.round_done) > ttl || boot.since(daemon.lease.disk_answered) > ttl {
             return self.agent_after(node, RETRY, AgentEvent::Keeper);
         }
         daemon.keeper_busy = true;
@@ -101,6 +101,7 @@ impl World {
 
     pub fn prove(&mut self, node: usize, lease: Lease) {
         self.daemon(node).lease.proven(lease);
+        self.keep_alive(node, &lease);
         self.inform_guard(node);
     }
 

@@ -13,6 +13,8 @@ pub struct LeaseState {
     pub page: Option<u64>,
     /// When the loop last finished a round.
     pub round_done: Boot,
+    /// When a write was last known to reach the disk, or there was no server whose disk matters.
+    pub disk_answered: Boot,
 }
 
 impl LeaseState {
@@ -26,14 +28,17 @@ impl LeaseState {
         self.lease = None;
     }
 
-    /// A proof has come: keep it, and prolong what it permits.
+    /// A proof has come: keep it, and prolong what it permits. What the members have permitted may last longer.
     pub fn proven(&mut self, lease: Lease) {
         let newer = self.lease.is_none_or(|known| known.epoch != lease.epoch || known.sent < lease.sent);
         if !newer || self.held != Some(lease.epoch) {
             return;
         }
         self.lease = Some(lease);
-        if matches!(self.permit, Permit::Until { epoch, .. } if epoch == lease.epoch) {
+        if let Permit::Until { epoch, deadline } = self.permit
+            && epoch == lease.epoch
+            && deadline < lease.deadline()
+        {
             self.permit = Permit::from_lease(&lease);
         }
     }

@@ -1,7 +1,7 @@
 //! What a node registers of itself, as in `crates/agent/src/daemon/member.rs`.
 
-use pgherd_ha::{DataDirectory, Job, Local, Member, MemberState, Postgres, Role};
-use serde_json::Map;
+use pgherd_ha::{Local, Member, MemberState, Role};
+use serde_json::{Map, Value, json};
 
 use crate::world::name;
 
@@ -28,45 +28,32 @@ pub fn blank(node: usize) -> Member {
     }
 }
 
-pub fn member(node: usize, local: &Local) -> Member {
+pub fn member(node: usize, local: &Local, standby_leader: bool, leaves_sync: bool) -> Member {
     let running = local.running();
+    let tags = if leaves_sync { Map::from_iter([("nosync".into(), true.into())]) } else { Map::new() };
+    let reasons: Map<String, Value> = local
+        .limits
+        .iter()
+        .map(|(name, change)| {
+            (name.clone(), json!({ "old_value": change.from.to_string(), "new_value": change.to.to_string() }))
+        })
+        .collect();
+    let pending = running.is_some() && !reasons.is_empty();
     Member {
-        state: state(local),
-        role: role(local),
+        pending_restart: pending,
+        extra: if pending { Map::from_iter([("pending_restart_reason".into(), reasons.into())]) } else { Map::new() },
+        state: local.member_state(),
+        role: local.role(standby_leader),
         xlog_location: running.map(|running| running.position),
         timeline: running.map(|running| running.timeline),
+        checkpoint_after_promote: running.filter(|it| !it.in_recovery && !it.checkpointed).map(|_| false),
+        tags,
         ..blank(node)
-    }
-}
-
-fn state(local: &Local) -> MemberState {
-    match local.job.as_ref().map(|job| &job.job) {
-        Some(Job::Initdb | Job::PostBootstrap { .. }) => return MemberState::InitializingNewCluster,
-        Some(Job::Clone { .. }) => return MemberState::CreatingReplica,
-        Some(Job::Restart { .. }) => return MemberState::Restarting,
-        Some(Job::Stop(_)) => return MemberState::Stopping,
-        Some(Job::StartPrimary { .. } | Job::StartStandby { .. }) => return MemberState::Starting,
-        Some(Job::Rewind { .. }) => return MemberState::Stopped,
-        Some(Job::Promote { .. } | Job::CheckDivergence { .. }) | None => {}
-    }
-    match &local.postgres {
-        Postgres::Running(_) | Postgres::Silent { .. } => MemberState::Running,
-        Postgres::Starting { .. } => MemberState::Starting,
-        Postgres::Orphans => MemberState::Crashed,
-        Postgres::Stopped => MemberState::Stopped,
-    }
-}
-
-fn role(local: &Local) -> Role {
-    match (&local.data, &local.job) {
-        (_, Some(job)) if matches!(job.job, Job::Promote { .. }) => Role::Promoted,
-        (DataDirectory::Empty | DataDirectory::Incomplete, _) => Role::Uninitialized,
-        _ if local.is_writer() => Role::Primary,
-        _ => Role::Replica,
     }
 }
 
 /// The part that is news; positions move all the time.
 pub fn differs(old: &Member, new: &Member) -> bool {
-    (old.state, old.role, old.timeline, &old.tags) != (new.state, new.role, new.timeline, &new.tags)
+    let news = |member: &Member| (member.state, member.role, member.timeline, member.checkpoint_after_promote);
+    news(old) != news(new) || old.tags != new.tags || old.extra != new.extra
 }

@@ -6,6 +6,7 @@
 
 mod client;
 mod execute;
+mod failsafe;
 mod jobs;
 mod keeper;
 mod lease;
@@ -13,11 +14,12 @@ mod member;
 mod observe;
 mod peers;
 mod round;
+mod route;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use pgherd_ha::{Boot, Now, Permit, Wall};
+use pgherd_ha::{Boot, Now, Permit};
 
 pub use jobs::Stage;
 pub use round::Daemon;
@@ -27,9 +29,12 @@ pub fn request(request: pgherd_ha::Request) -> round::News {
     round::News::Request(request)
 }
 
+use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::mutants::Mutant;
 use crate::postgres::Postgres;
 use crate::store::{SessionId, ToClient};
+use crate::watchdog::Device;
 use crate::world::{Event, World};
 
 #[derive(Debug)]
@@ -43,14 +48,23 @@ pub struct Node {
     pub agent: Option<Box<Daemon>>,
     /// The file with the session, on disk.
     session_file: Option<SessionId>,
-    /// `CLOCK_BOOTTIME` at the beginning of the world.
-    boot_offset: Duration,
-    /// The wall clock, which somebody may set.
-    pub wall_offset_ms: i64,
+    pub clock: Clock,
+    pub disk: Disk,
+    pub watchdog: Device,
+    /// Somebody has made the directory unreadable.
+    pub directory_unreadable: bool,
+    /// The machine is suspended: its clock goes on, and nothing else.
+    pub suspended: bool,
+    /// The kernel does not run the guard until then, or has not long enough to kill.
+    pub unwatched_until: Duration,
+    /// What waits for the machine to wake up, or for its disk to answer.
+    waiting: Vec<Event>,
     /// What the process does the next time it has an action in hand.
     pub ambush: Option<Ambush>,
     /// A host that is down starts nothing.
     pub host_down: bool,
+    /// What the user's callbacks were last told.
+    pub told: Option<pgherd_ha::Callback>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +95,29 @@ pub enum AgentEvent {
     Keeper,
     Job(u64, Stage),
     Peers(pgherd_ha::PeerPoll),
+    FailsafeAsked(failsafe::Question),
+    FailsafeAnswered {
+        round: u64,
+        by: usize,
+        accepted: bool,
+    },
+    FailsafeOver(u64),
     ServerExit,
     Terminate,
+    /// An entrypoint asks for the route.
+    Listen {
+        entry: usize,
+        stream: u64,
+    },
+    RouteHeartbeat,
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).expect("a fault lasts seconds")
 }
 
 impl Node {
-    pub fn new(boot_offset: Duration) -> Node {
+    pub fn new(clock: Clock, disk: Disk) -> Node {
         Node {
             postgres: Postgres::empty(),
             process: Process::Down,
@@ -94,10 +125,16 @@ impl Node {
             inbox: VecDeque::new(),
             agent: None,
             session_file: None,
-            boot_offset,
-            wall_offset_ms: 0,
+            clock,
+            disk,
+            watchdog: Device::default(),
+            directory_unreadable: false,
+            suspended: false,
+            unwatched_until: Duration::ZERO,
+            waiting: Vec::new(),
             ambush: None,
             host_down: false,
+            told: None,
         }
     }
 
@@ -112,14 +149,12 @@ impl Node {
 
 impl World {
     pub fn boot(&self, node: usize) -> Boot {
-        Boot(self.now + self.nodes[node].boot_offset)
+        self.nodes[node].clock.boot(self.now)
     }
 
     /// Both clocks of the node.
     pub fn clocks(&self, node: usize) -> Now {
-        let millis = i64::try_from(self.now.as_millis()).expect("a run lasts minutes");
-        let wall = 1_750_000_000_000 + millis + self.nodes[node].wall_offset_ms;
-        Now { boot: self.boot(node), wall: Wall::from_millisecond(wall).expect("a time of this century") }
+        self.nodes[node].clock.read(self.now)
     }
 
     /// The daemon of a running process.
@@ -135,15 +170,17 @@ impl World {
         at.life += 1;
         at.process = Process::Running;
         at.inbox.clear();
-        let session = at.session_file;
+        let session = at.session_file.filter(|_| self.mutant != Some(Mutant::SessionForgotten));
         let server = self.rng.index(self.store.servers.len());
         let daemon = Daemon::new(self.scenario.settings(node), session, server);
         self.nodes[node].agent = Some(Box::new(daemon));
         self.note(node, "agent", || "starts".into());
         let now = self.boot(node);
         self.daemon(node).lease.round_done = now;
+        self.daemon(node).lease.disk_answered = now;
         self.connect(node);
         self.agent_after(node, Duration::from_millis(500), AgentEvent::Keeper);
+        self.agent_after(node, Duration::from_secs(1), AgentEvent::RouteHeartbeat);
         self.find_server(node);
         self.begin_round(node);
     }
@@ -159,6 +196,7 @@ impl World {
     /// The process is gone; whoever watches over it starts it again.
     pub fn end_agent(&mut self, node: usize) {
         self.interrupt_job(node);
+        self.close_streams(node);
         let at = &mut self.nodes[node];
         at.process = Process::Down;
         at.life += 1;
@@ -193,6 +231,9 @@ impl World {
         if at.life != life {
             return;
         }
+        if at.suspended {
+            return at.waiting.push(event);
+        }
         match at.process {
             Process::Down => {}
             Process::Stopped => at.inbox.push_back(event),
@@ -205,8 +246,10 @@ impl World {
     }
 
     pub fn agent_after(&mut self, node: usize, delay: Duration, event: AgentEvent) {
-        let life = self.nodes[node].life;
-        self.after(delay, Event::Agent { node, life, event });
+        let (life, overload) = (self.nodes[node].life, self.overload);
+        let late = if overload.is_zero() { overload } else { self.rng.micros(0, micros(overload)) };
+        let takes = self.nodes[node].clock.takes(delay) + late;
+        self.after(takes, Event::Agent { node, life, event });
     }
 
     fn agent_event(&mut self, node: usize, event: AgentEvent) {
@@ -219,8 +262,13 @@ impl World {
             AgentEvent::Keeper => self.keeper_timer(node),
             AgentEvent::Job(job, stage) => self.job_stage(node, job, stage),
             AgentEvent::Peers(poll) => self.news(node, round::News::Peers(poll)),
+            AgentEvent::FailsafeAsked(question) => self.failsafe_asked(node, question),
+            AgentEvent::FailsafeAnswered { round, by, accepted } => self.failsafe_answered(node, round, by, accepted),
+            AgentEvent::FailsafeOver(round) => self.failsafe_over(node, round),
             AgentEvent::ServerExit => self.news(node, round::News::ServerExit),
             AgentEvent::Terminate => self.news(node, round::News::Terminate),
+            AgentEvent::Listen { entry, stream } => self.listen(node, entry, stream),
+            AgentEvent::RouteHeartbeat => self.route_heartbeat(node),
         }
     }
 
@@ -233,6 +281,18 @@ impl World {
 
     fn client_receives(&mut self, node: usize, message: ToClient) {
         self.hear_server(node, message);
+    }
+
+    /// It is done when the machine wakes up, or the disk answers.
+    pub fn wait_for_machine(&mut self, node: usize, event: Event) {
+        self.nodes[node].waiting.push(event);
+    }
+
+    /// What has waited goes on, in its order. What must still wait does so again.
+    pub fn machine_goes_on(&mut self, node: usize) {
+        for event in std::mem::take(&mut self.nodes[node].waiting) {
+            self.after(Duration::ZERO, event);
+        }
     }
 
     /// A mutant's start: the key with our name goes, whoever holds it.

@@ -1,9 +1,11 @@
 //! Looking at the own server and directory, as `crates/agent/src/daemon/node.rs` does.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd_ha::{Boot, JobInProgress, LeaderOwner, Local, Postgres, Running};
+use pgherd_ha::{Boot, DataDirectory, JobInProgress, LeaderOwner, LimitChange, Local, Lsn, Postgres, Running};
 
+use crate::mutants::Mutant;
 use crate::world::World;
 
 /// The server as the agent knows it between two looks.
@@ -72,9 +74,17 @@ impl World {
         let now = self.now;
         let server = self.nodes[node].postgres.server.as_ref();
         let answer = server.filter(|server| server.answers(now)).and_then(|_| self.nodes[node].postgres.running());
+        let standbys = self.connected_standbys(node);
+        let slots = self.slots(node, &standbys);
+        let server = self.nodes[node].postgres.server.as_ref();
+        let asked = self.mutant != Some(Mutant::CheckpointerNotAsked);
+        let checkpointer_listens = !asked || server.is_none_or(|server| server.commits.took_effect(now));
+        let seen_starving = self.mutant != Some(Mutant::StarvationNotSeen);
         let held = &mut self.daemon(node).held;
         match answer {
             Some(running) => {
+                let starved = running.starved && seen_starving;
+                let running = Running { standbys, checkpointer_listens, slots, starved, ..running };
                 held.starting_since = None;
                 held.silent_since = None;
                 held.seen = Some(running.clone());
@@ -92,15 +102,28 @@ impl World {
     }
 
     fn after_observation(&mut self, node: usize, postgres: &Postgres) {
+        let boot = self.boot(node);
         let held = self.daemon(node).held.postmaster;
-        if *postgres == Postgres::Stopped || held.is_none() {
+        // The probe's own thread writes; a round only passes on when it last succeeded.
+        if held.is_none() || self.nodes[node].disk.stuck_since.is_none() {
+            self.daemon(node).lease.disk_answered = boot;
+        }
+        // A job may have licensed a server that it is starting since we looked.
+        let busy = self.daemon(node).job.is_some();
+        if !busy && (*postgres == Postgres::Stopped || held.is_none()) {
             self.daemon(node).lease.page = None;
         }
-        // A primary that was found running: its guard follows the permit as soon as there is one.
-        if let (Postgres::Running(running), Some(postmaster)) = (postgres, held)
-            && !running.in_recovery
-            && self.guarded(node)
-        {
+        // The guard of a primary that was found running follows the permit as soon as there is one. So does that of a server which lets nobody
+        // in yet and was licensed by a former agent: it is a primary in its crash recovery.
+        let Some(postmaster) = held.filter(|_| self.guarded(node)) else { return };
+        let server = self.nodes[node].postgres.server.as_ref();
+        let bound = server.and_then(|server| server.guard.as_ref()).is_some_and(|guard| guard.deadline < Boot::NEVER);
+        let writer = match postgres {
+            Postgres::Running(running) => !running.in_recovery,
+            Postgres::Starting { .. } => bound,
+            Postgres::Silent { .. } | Postgres::Stopped | Postgres::Orphans => false,
+        };
+        if writer {
             self.daemon(node).lease.page = Some(postmaster);
         }
     }
@@ -112,25 +135,60 @@ impl World {
         server.is_none_or(|server| server.guard.as_ref().is_some_and(|guard| guard.alive))
     }
 
+    /// What a restart would change.
+    fn limits(&self, node: usize) -> BTreeMap<String, LimitChange> {
+        let server = self.nodes[node].postgres.server.as_ref().filter(|server| server.limit != self.limit);
+        let change = server.map(|server| LimitChange { from: server.limit, to: self.limit });
+        change.into_iter().map(|change| ("max_connections".to_owned(), change)).collect()
+    }
+
     fn local(&mut self, node: usize, postgres: Postgres) -> Local {
         let guarded = self.guarded(node);
-        let data = self.nodes[node].postgres.data.as_seen();
+        let data = match self.nodes[node].directory_unreadable {
+            true => DataDirectory::Unusable("permission denied".into()),
+            false => self.nodes[node].postgres.data.as_seen(),
+        };
+        let watchdog = self.watchdog(node);
+        let directory = self.nodes[node].postgres.data.directory();
+        let admits_clients = directory.is_none_or(|directory| directory.admits_clients);
+        let manages_standby_names = directory.is_some_and(|directory| directory.names.count > 0);
+        let since = self.nodes[node].disk.stuck_since;
+        let asked = self.mutant != Some(Mutant::ProbeNotAsked);
+        let disk_stuck = asked && since.is_some_and(|since| self.now > since + self.scenario.ttl);
+        let lag_not_seen = self.mutant == Some(Mutant::LagNotSeen);
+        let limits = self.limits(node);
         let daemon = self.daemon(node);
         let leader = daemon.view.as_ref().and_then(|view| view.leader.as_ref());
         let mine = leader.filter(|leader| leader.owner == LeaderOwner::Me).map(|leader| leader.epoch);
         Local {
             data,
-            postgres,
+            postgres: if lag_not_seen { further_than_anybody(postgres) } else { postgres },
             job: daemon.job.as_ref().map(|run| JobInProgress { job: run.job.clone(), since: run.since }),
             last_job: daemon.last_job.clone(),
             lease: daemon.lease.lease.filter(|lease| Some(lease.epoch) == mine),
             claimed_initialize: daemon.claimed_initialize,
             guarded,
+            watchdog,
+            disk_stuck,
             following: daemon.following.clone(),
             peers: daemon.peers.clone(),
+            failsafe: daemon.failsafe.heard.clone(),
             divergence: daemon.divergence,
             request: daemon.request,
             stopping: daemon.stopping,
+            manages_standby_names,
+            last_slots: Default::default(),
+            admits_clients,
+            limits,
         }
+    }
+}
+
+fn further_than_anybody(postgres: Postgres) -> Postgres {
+    match postgres {
+        Postgres::Running(running) if running.in_recovery => {
+            Postgres::Running(Running { position: Lsn(u64::MAX), ..running })
+        }
+        other => other,
     }
 }

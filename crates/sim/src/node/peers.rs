@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgherd_ha::{Lsn, Peer, PeerAnswer, PeerPoll};
+use pgherd_ha::{Lsn, Peer, PeerAnswer, PeerPoll, Watchdog};
 
 use super::{AgentEvent, Process};
 use crate::mutants::Mutant;
@@ -16,11 +16,12 @@ impl World {
         if std::mem::replace(&mut self.daemon(node).polling, true) {
             return;
         }
-        let peers: Vec<Peer> =
-            names.iter().map(|name| Peer { name: name.clone(), answer: self.ask_peer(node, name) }).collect();
+        let lost = self.network.lost_polls;
+        let mut answer = |name: &String| self.ask_peer(node, name).filter(|_| !self.rng.chance(lost));
+        let peers: Vec<Peer> = names.iter().map(|name| Peer { name: name.clone(), answer: answer(name) }).collect();
         let silent = names.iter().filter_map(|name| index(name)).any(|peer| self.says_nothing(node, peer));
         // An agent that is not there refuses at once; a dead host, a cut network and a stopped agent are waited for.
-        let takes = if silent { self.scenario.retry_timeout / 3 } else { self.rng.millis(1, 15) };
+        let takes = if silent || lost > 0 { self.scenario.retry_timeout / 3 } else { self.rng.millis(1, 15) };
         self.agent_after(node, takes.max(Duration::from_millis(1)), AgentEvent::Peers(PeerPoll { asked, peers }));
     }
 
@@ -47,7 +48,8 @@ impl World {
             timeline: Some(running.timeline),
             nofailover: false,
             failover_priority: 1,
-            watchdog_failed: false,
+            watchdog_failed: self.watchdog(peer) == Watchdog::Failed,
+            settled: running.settled,
         })
     }
 }

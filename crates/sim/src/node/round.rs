@@ -5,23 +5,31 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use pgherd_ha::{
-    Action, Agent, Decision, Divergence, Job, JobOutcome, JobResult, Local, Member, PeerPoll, Permit, Request, Rule,
-    Settings, Store, Upstream, View,
+    Action, Agent, Boot, Decision, Divergence, Job, JobOutcome, JobResult, Local, Member, PeerPoll, Permit, Request,
+    Rule, Settings, Store, Timeline, Upstream, Versioned, View,
 };
 
 use super::client::{Client, Outcome, Purpose};
-use super::execute::{Effect, is_news};
+use super::execute::Effect;
+use super::failsafe::Failsafe;
 use super::jobs::{JobRun, Report};
 use super::lease::LeaseState;
 use super::observe::Held;
+use super::route::Listeners;
 use super::{AgentEvent, Ambush, member};
 use crate::faults::FaultEvent;
 use crate::mutants::Mutant;
-use crate::store::{Answer, Operation, SessionId};
+use crate::store::{Answer, Operation, SessionId, standby_cluster_of, synchronous_of};
 use crate::world::{Event, World};
 
 /// A load that takes longer is given up for this round.
 const LOAD: Duration = Duration::from_secs(1);
+
+/// As in `crates/agent/src/daemon/execute.rs`.
+const KILL: Duration = Duration::from_secs(5);
+
+/// Between two looks at what was killed.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The agent's process: what is gone when it is killed.
 #[derive(Debug)]
@@ -29,6 +37,7 @@ pub struct Daemon {
     pub agent: Agent,
     pub client: Client,
     pub lease: LeaseState,
+    pub listeners: Listeners,
     pub keeper_busy: bool,
     pub held: Held,
     pub view: Option<View>,
@@ -40,6 +49,9 @@ pub struct Daemon {
     pub peers: Option<PeerPoll>,
     pub polling: bool,
     pub divergence: Option<Divergence>,
+    /// The timelines of the leader of that comparison.
+    pub lineage: Vec<Timeline>,
+    pub failsafe: Failsafe,
     pub request: Option<Request>,
     pub stopping: bool,
     pub exit: Option<Result<(), String>>,
@@ -47,22 +59,40 @@ pub struct Daemon {
     pub member: Option<Box<Member>>,
     step: u64,
     phase: Phase,
-    wake_at: pgherd_ha::Boot,
+    wake_at: Boot,
     /// Of the wake-ups that only say "look": one of each kind is kept.
     changed: bool,
     lease_lost: bool,
     server_exit: bool,
     news: VecDeque<News>,
     local: Option<Local>,
+    /// The first decision has been made.
+    decided: bool,
     shown: Option<Rule>,
+    /// Clients may come to a primary here.
+    pub admits: bool,
+    /// This node leads a standby cluster.
+    standby_leader: bool,
 }
 
 #[derive(Debug)]
 enum Phase {
     Loading,
     Observing,
-    Acting { left: VecDeque<Action>, current: Option<Action>, again: bool },
-    Telling { again: bool },
+    Acting {
+        left: VecDeque<Action>,
+        current: Option<Action>,
+        again: bool,
+    },
+    /// Between two looks whether the server is gone that was killed.
+    Killing {
+        left: VecDeque<Action>,
+        again: bool,
+        until: Boot,
+    },
+    Telling {
+        again: bool,
+    },
     Waiting,
 }
 
@@ -73,7 +103,9 @@ pub enum News {
     LeaseLost,
     ServerExit,
     Peers(PeerPoll),
-    Job(Job, Result<Report, String>),
+    /// The questions of failsafe mode have been answered, or one of this node's has been.
+    Failsafe,
+    Job(Job, Box<Result<Report, String>>),
     Terminate,
     Request(Request),
 }
@@ -84,6 +116,7 @@ impl Daemon {
             agent: Agent::new(settings),
             client: Client::new(session, server),
             lease: LeaseState::default(),
+            listeners: Listeners::default(),
             keeper_busy: false,
             held: Held::default(),
             view: None,
@@ -95,19 +128,24 @@ impl Daemon {
             peers: None,
             polling: false,
             divergence: None,
+            lineage: Vec::new(),
+            failsafe: Failsafe::default(),
             request: None,
             stopping: false,
             exit: None,
             member: None,
             step: 0,
             phase: Phase::Waiting,
-            wake_at: pgherd_ha::Boot::ZERO,
+            wake_at: Boot::ZERO,
             changed: false,
             lease_lost: false,
             server_exit: false,
             news: VecDeque::new(),
             local: None,
+            decided: false,
             shown: None,
+            admits: true,
+            standby_leader: false,
         }
     }
 
@@ -127,6 +165,13 @@ impl World {
         let patience = daemon.wake_at.since(boot).clamp(LOAD / 4, LOAD);
         let step = daemon.next_step();
         self.request(node, Operation::Load, Purpose::Loop(step), patience);
+        self.answer_failsafe(node);
+    }
+
+    /// Nothing is being carried out, so a question about what this node does may be answered.
+    pub fn is_between_decisions(&mut self, node: usize) -> bool {
+        let daemon = self.daemon(node);
+        daemon.decided && matches!(daemon.phase, Phase::Loading | Phase::Waiting)
     }
 
     /// The answer that the loop waits for.
@@ -145,7 +190,7 @@ impl World {
                 let again = *again;
                 self.finish_round(node, again);
             }
-            Phase::Observing | Phase::Waiting => {}
+            Phase::Observing | Phase::Killing { .. } | Phase::Waiting => {}
         }
     }
 
@@ -173,6 +218,7 @@ impl World {
         match self.daemon(node).phase {
             Phase::Observing => self.decide(node),
             Phase::Acting { .. } => self.act(node),
+            Phase::Killing { .. } => self.look_at_killed(node),
             Phase::Loading | Phase::Telling { .. } | Phase::Waiting => {}
         }
     }
@@ -180,17 +226,40 @@ impl World {
     fn decide(&mut self, node: usize) {
         let local = self.observe(node);
         let now = self.clocks(node);
+        let unproven = self.nodes[node].postgres.data.directory().is_some_and(|directory| directory.from_archive);
         let daemon = self.nodes[node].agent.as_mut().expect("its own step");
+        let known = daemon.view.as_ref().filter(|view| view.config.is_some());
+        let follows = known.map_or_else(|| self.scenario.born_following.clone(), standby_cluster_of);
+        let follows = follows.filter(|_| self.mutant != Some(Mutant::StandbyClusterNotSeen));
+        let synchronous = known.map_or(self.scenario.synchronous, synchronous_of);
+        daemon.agent.settings.synchronous = synchronous.filter(|_| follows.is_none());
+        daemon.agent.settings.standby_cluster = follows;
+        // What an archive lacked may have been acknowledged.
+        daemon.agent.settings.nofailover = unproven && daemon.agent.settings.synchronous.is_some();
         let store = match &daemon.view {
             Some(view) if daemon.reachable => Store::Reachable(view),
             last => Store::Unreachable { last: last.as_ref() },
         };
         let decision = daemon.agent.decide(store, &local, now);
+        let decision = reordered(self.mutant, daemon, decision, &local, now);
+        let by_members = daemon.agent.failsafe_lease().filter(|lease| decision.permit == Permit::from_lease(lease));
+        daemon.admits = decision.admits || self.mutant == Some(Mutant::AdmitAtOnce);
+        daemon.standby_leader = decision.standby_leader;
+        let proven = local.lease.map(|lease| lease.epoch);
         daemon.local = Some(local);
+        daemon.decided = true;
         self.rules.insert(decision.rule);
+        if let Some(lease) = by_members {
+            self.keep_alive(node, &lease);
+        }
         let mut kick = false;
-        if let Permit::Until { epoch, .. } | Permit::Paused { epoch: Some(epoch) } = decision.permit {
-            kick = self.daemon(node).lease.hold(epoch);
+        match decision.permit {
+            // What the members permit is no key to renew.
+            Permit::Until { epoch, .. } if proven != Some(epoch) => {}
+            Permit::Until { epoch, .. } | Permit::Paused { epoch: Some(epoch) } => {
+                kick = self.daemon(node).lease.hold(epoch);
+            }
+            Permit::None | Permit::Paused { epoch: None } => {}
         }
         if kick {
             self.kick_keeper(node);
@@ -198,6 +267,9 @@ impl World {
         self.daemon(node).lease.decided(decision.permit);
         self.inform_guard(node);
         self.show(node, &decision);
+        if let Some(callback) = decision.callback {
+            self.call_back(node, callback);
+        }
         let mut left: VecDeque<Action> = decision.actions.into();
         self.spoil(decision.permit, &mut left);
         let daemon = self.daemon(node);
@@ -235,8 +307,13 @@ impl World {
         let Phase::Acting { left, again, .. } = &mut self.daemon(node).phase else { return };
         let again = *again;
         let Some(action) = left.front() else { return self.tell(node, again) };
-        let interesting = is_news(action) || matches!(action, Action::Run(_));
+        let interesting = action.is_news() || matches!(action, Action::Run(_));
         if interesting && self.ambushed(node) {
+            // Stopped, it is to come back to this action; killed, to nothing.
+            if self.nodes[node].agent.is_some() {
+                let step = self.daemon(node).next_step();
+                self.agent_after(node, Duration::ZERO, AgentEvent::Step(step));
+            }
             return;
         }
         let Phase::Acting { left, current, .. } = &mut self.daemon(node).phase else { return };
@@ -249,6 +326,14 @@ impl World {
                 }
                 self.acted(node, result);
             }
+            Effect::Killing => {
+                let until = self.boot(node) + KILL;
+                let daemon = self.daemon(node);
+                if let Phase::Acting { left, again, .. } = &mut daemon.phase {
+                    daemon.phase = Phase::Killing { left: std::mem::take(left), again: *again, until };
+                }
+                self.look_at_killed(node);
+            }
             Effect::Asked(operation, limit) => {
                 let step = self.daemon(node).next_step();
                 self.request(node, operation, Purpose::Loop(step), limit);
@@ -256,7 +341,23 @@ impl World {
         }
     }
 
-    /// A fault that has waited for an action to be in hand.
+    fn look_at_killed(&mut self, node: usize) {
+        let Phase::Killing { left, again, until } = &mut self.daemon(node).phase else { return };
+        let (left, again, until) = (std::mem::take(left), *again, *until);
+        match self.killed(node, until) {
+            Some(result) => {
+                self.daemon(node).phase = Phase::Acting { left, current: None, again };
+                self.acted(node, result);
+            }
+            None => {
+                self.daemon(node).phase = Phase::Killing { left, again, until };
+                let step = self.daemon(node).next_step();
+                self.agent_after(node, LOOK_AGAIN, AgentEvent::Step(step));
+            }
+        }
+    }
+
+    /// A fault that has waited for an action to be in hand. Whoever is ambushed sees to it that it is taken up again.
     pub fn ambushed(&mut self, node: usize) -> bool {
         let Some(ambush) = self.nodes[node].ambush.take() else { return false };
         match ambush {
@@ -267,8 +368,6 @@ impl World {
             }
             Ambush::Hang(time) => {
                 self.hang_agent(node);
-                let step = self.daemon(node).next_step();
-                self.agent_after(node, Duration::ZERO, AgentEvent::Step(step));
                 self.after(time, Event::Fault(FaultEvent::ResumeAgent(node)));
             }
         }
@@ -298,7 +397,7 @@ impl World {
         let step = daemon.next_step();
         daemon.phase = Phase::Telling { again };
         let local = daemon.local.take().expect("it was observed in this round");
-        let member = member::member(node, &local);
+        let member = member::member(node, &local, daemon.standby_leader, daemon.agent.leaves_sync());
         let registered = daemon.view.as_ref().is_some_and(|view| view.member(&member.name).is_some());
         let worth = !registered || daemon.member.as_ref().is_none_or(|old| member::differs(old, &member));
         let positions = daemon.member.as_ref().is_some_and(|old| old.xlog_location != member.xlog_location);
@@ -322,6 +421,7 @@ impl World {
             Some(result) => {
                 let stopping = daemon.stopping;
                 self.note(node, "agent", || format!("ends: {result:?}"));
+                self.disarm_watchdog(node);
                 self.end_agent(node);
                 // Whoever stopped it starts it again, or has done so while it was still stopping: then it is for the healing.
                 if !stopping || result.is_err() || self.calm {
@@ -337,6 +437,10 @@ impl World {
         let boot = self.boot(node);
         let daemon = self.daemon(node);
         daemon.phase = Phase::Waiting;
+        if self.answer_failsafe(node) {
+            return self.begin_round(node);
+        }
+        let daemon = self.daemon(node);
         let look = daemon.changed | daemon.lease_lost | daemon.server_exit;
         daemon.lease_lost = false;
         daemon.server_exit = false;
@@ -386,13 +490,34 @@ impl World {
             News::Job(job, result) => {
                 daemon.job = None;
                 let outcome = if result.is_ok() { JobOutcome::Done } else { JobOutcome::Failed };
-                match result {
+                match *result {
                     Ok(report) => self.take_report(node, report),
                     Err(error) => self.note(node, "job", || format!("{} failed: {error}", job.name())),
                 }
                 self.daemon(node).last_job = Some(JobResult { job, at: boot, outcome });
             }
-            News::Changed | News::LeaseLost | News::ServerExit => {}
+            News::Changed | News::LeaseLost | News::ServerExit | News::Failsafe => {}
         }
     }
+}
+
+/// The mutant that does first what is to be done after the `sync` key is written: as if it were written, and writes it then.
+fn reordered(
+    mutant: Option<Mutant>,
+    daemon: &mut Daemon,
+    decision: Decision,
+    local: &Local,
+    now: pgherd_ha::Now,
+) -> Decision {
+    let swapped = mutant == Some(Mutant::NamesBeforeKey) && decision.rule == Rule::SyncKeyBefore;
+    let (Some(Action::WriteSync { key, .. }), Some(view)) = (decision.actions.first(), &daemon.view) else {
+        return decision;
+    };
+    if !swapped {
+        return decision;
+    }
+    let version = view.sync.as_ref().map_or(0, |sync| sync.version);
+    let written = View { sync: Some(Versioned { value: key.clone(), version }), ..view.clone() };
+    let after = daemon.agent.decide(Store::Reachable(&written), local, now);
+    Decision { actions: after.actions.iter().chain(&decision.actions).cloned().collect(), ..after }
 }

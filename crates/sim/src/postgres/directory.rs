@@ -1,6 +1,8 @@
 //! A data directory: its log, its control file, where it is to stream from. Survives every crash.
 
-use pgherd_ha::{ControlFile, ControlState, DataDirectory, HistoryLine, Lsn, SystemId, Timeline};
+use pgherd_ha::{ControlFile, ControlState, DataDirectory, HistoryLine, Lsn, Slot, StandbyNames, SystemId, Timeline};
+
+use super::Histories;
 
 /// A record of the log. Its number is its own everywhere: two records at one position differ by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +26,25 @@ pub struct Directory {
     pub system_id: SystemId,
     pub log: Vec<Record>,
     pub timeline: Timeline,
+    pub histories: Histories,
     pub state: ControlState,
     /// Where the newest checkpoint's record begins.
     pub checkpoint: Lsn,
     pub standby_signal: bool,
     pub bootstrap_pending: bool,
+    /// A restored backup that recovers first and then leaves recovery by itself.
+    pub restores: bool,
+    /// A copy that was made without a leader and has not streamed from one yet.
+    pub from_archive: bool,
     /// `primary_conninfo`: the node to stream from.
     pub upstream: Option<usize>,
+    /// `synchronous_standby_names`
+    pub names: StandbyNames,
+    /// `max_connections` of the primary whose log this is, as the control file keeps it.
+    pub limit: u64,
+    /// `pg_hba.conf` lets clients in.
+    pub admits_clients: bool,
+    pub slots: Vec<Slot>,
 }
 
 impl Directory {
@@ -40,11 +54,18 @@ impl Directory {
             system_id,
             log: vec![first],
             timeline: Timeline(1),
+            histories: Histories::default(),
             state: ControlState::ShutDown,
             checkpoint: Lsn(0xff_ffc0),
             standby_signal: false,
             bootstrap_pending: true,
+            restores: false,
+            from_archive: false,
             upstream: None,
+            names: StandbyNames::default(),
+            limit: 0,
+            admits_clients: true,
+            slots: Vec::new(),
         }
     }
 
@@ -62,6 +83,15 @@ impl Directory {
         self.log.push(Record { number, timeline: self.timeline, end });
     }
 
+    /// The newest records are gone, at most those of the newest timeline but its first; answers how many.
+    pub fn lose(&mut self, records: usize) -> usize {
+        let newest = self.log.iter().rev().take_while(|record| record.timeline == self.timeline).count();
+        let lost = records.min(newest.saturating_sub(1));
+        self.log.truncate(self.log.len() - lost);
+        self.checkpoint = self.checkpoint.min(self.end());
+        lost
+    }
+
     /// Whether this log is a beginning of the other one. Numbers are unique, so the last record decides.
     pub fn is_prefix_of(&self, other: &Directory) -> bool {
         self.log.last().is_none_or(|last| other.log.get(self.log.len() - 1) == Some(last))
@@ -72,17 +102,29 @@ impl Directory {
         self.log.iter().zip(&other.log).take_while(|(a, b)| a == b).count()
     }
 
-    /// How each former timeline ended.
+    /// This timeline and those that it came from.
+    pub fn lineage(&self) -> Vec<Timeline> {
+        let mut timelines: Vec<Timeline> =
+            self.log.iter().map(|record| record.timeline).chain([self.timeline]).collect();
+        timelines.dedup();
+        timelines
+    }
+
+    /// How each former timeline ended; one that was passed over, where it would have begun.
     pub fn history(&self) -> Vec<HistoryLine> {
         let switches = self.log.windows(2).filter(|pair| pair[0].timeline != pair[1].timeline);
-        let line = |pair: &[Record]| HistoryLine {
-            timeline: Timeline(pair[1].timeline.0 - 1),
-            switch_lsn: pair[0].end,
-            reason: "no recovery target specified".into(),
-            timestamp: None,
-            new_leader: None,
+        let lines = |pair: &[Record]| {
+            let switch_lsn = pair[0].end;
+            let line = move |timeline| HistoryLine {
+                timeline: Timeline(timeline),
+                switch_lsn,
+                reason: "no recovery target specified".into(),
+                timestamp: None,
+                new_leader: None,
+            };
+            (pair[0].timeline.0..pair[1].timeline.0).map(line)
         };
-        switches.map(line).collect()
+        switches.flat_map(lines).collect()
     }
 }
 
@@ -140,9 +182,10 @@ mod tests {
     fn the_history_tells_where_timelines_ended() {
         let mut a = Directory::initdb(SystemId(1), 1);
         let end = a.end();
-        a.timeline = Timeline(2);
+        a.timeline = Timeline(3);
         a.append(2, 100);
-        assert_eq!(a.history().len(), 1);
+        assert_eq!(a.history().len(), 2);
         assert_eq!((a.history()[0].timeline, a.history()[0].switch_lsn), (Timeline(1), end));
+        assert_eq!((a.history()[1].timeline, a.history()[1].switch_lsn), (Timeline(2), end));
     }
 }

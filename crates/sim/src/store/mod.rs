@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pgherd_ha::{Epoch, Leader, Member, View};
 
-pub use tree::{Key, SessionId, Transaction, Tree, Value};
+pub use tree::{Key, SessionId, Transaction, Tree, Value, standby_cluster_of, synchronous_of};
 
 use crate::rng::Rng;
 

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pgherd_ha::{Epoch, FailoverKey, HistoryLine, Leader, LeaderOwner, Member, Status, SystemId, Versioned, View};
-use serde_json::Map;
+use pgherd_ha::{
+    Epoch, FailoverKey, HistoryLine, Leader, LeaderOwner, Member, Reservation, StandbyCluster, Status, SyncKey,
+    Synchronous, SystemId, Versioned, View,
+};
+use serde_json::{Map, Value as Json};
 
 /// A session's number; never used twice.
 pub type SessionId = u64;
@@ -17,6 +20,9 @@ pub enum Key {
     Status,
     History,
     Failover,
+    Sync,
+    Timelines,
+    Failsafe,
 }
 
 /// Values as they are meant; their JSON is the business of `crates/dcs`.
@@ -28,11 +34,18 @@ pub enum Value {
     Initialize(Option<SystemId>),
     Config {
         paused: bool,
+        synchronous: Option<Synchronous>,
+        /// Whether it streams from the cluster that it follows.
+        follows: Option<bool>,
     },
     Member(Box<Member>),
     Status(Status),
     History(Vec<HistoryLine>),
     Failover(FailoverKey),
+    Sync(SyncKey),
+    Reservation(Reservation),
+    /// Member name to api_url.
+    Failsafe(BTreeMap<String, String>),
 }
 
 #[derive(Clone, Debug)]
@@ -78,8 +91,30 @@ impl Tree {
         }
     }
 
+    /// The nodes that the key `failsafe` lists.
+    pub fn listed(&self) -> Vec<usize> {
+        match self.entry(Key::Failsafe).map(|entry| &entry.value) {
+            Some(Value::Failsafe(members)) => members.keys().filter_map(|name| crate::world::index(name)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     pub fn paused(&self) -> bool {
-        matches!(self.entry(Key::Config), Some(Entry { value: Value::Config { paused: true }, .. }))
+        matches!(self.entry(Key::Config), Some(Entry { value: Value::Config { paused: true, .. }, .. }))
+    }
+
+    pub fn synchronous(&self) -> Option<Synchronous> {
+        match self.entry(Key::Config)?.value {
+            Value::Config { synchronous, .. } => synchronous,
+            _ => None,
+        }
+    }
+
+    pub fn follows(&self) -> Option<bool> {
+        match self.entry(Key::Config)?.value {
+            Value::Config { follows, .. } => follows,
+            _ => None,
+        }
     }
 
     /// Applies the transaction of this number; answers whether a watch of a client fires.
@@ -96,7 +131,7 @@ impl Tree {
                     entry.version += 1;
                 }
                 // Of members, only coming and going is watched.
-                !matches!(key, Key::Member(_) | Key::History)
+                !matches!(key, Key::Member(_) | Key::History | Key::Timelines | Key::Failsafe)
             }
             Transaction::Delete { key } => self.0.remove(key).is_some(),
             Transaction::CloseSession(session) => {
@@ -125,8 +160,8 @@ impl Tree {
                     let value = id.map(|id| id.to_string()).unwrap_or_default();
                     view.initialize = Some(Versioned { value, version: entry.version });
                 }
-                Value::Config { paused } => {
-                    let value = Map::from_iter([("pause".to_owned(), (*paused).into())]);
+                Value::Config { paused, synchronous, follows } => {
+                    let value = configuration(*paused, *synchronous, *follows);
                     view.config = Some(Versioned { value, version: entry.version });
                 }
                 Value::Member(member) => {
@@ -135,6 +170,11 @@ impl Tree {
                 }
                 Value::Status(status) => view.status = status.clone(),
                 Value::History(lines) => view.history = lines.clone(),
+                Value::Sync(key) => view.sync = Some(Versioned { value: key.clone(), version: entry.version }),
+                Value::Reservation(reservation) => {
+                    view.reservation = Some(Versioned { value: reservation.clone(), version: entry.version });
+                }
+                Value::Failsafe(members) => view.failsafe.clone_from(members),
                 Value::Failover(request) => {
                     view.failover = Some(Versioned { value: request.clone(), version: entry.version });
                 }
@@ -142,4 +182,37 @@ impl Tree {
         }
         view
     }
+}
+
+fn configuration(paused: bool, synchronous: Option<Synchronous>, follows: Option<bool>) -> Map<String, Json> {
+    let mut value = Map::from_iter([("pause".to_owned(), paused.into())]);
+    if let Some(mode) = synchronous {
+        let name: Json = if mode.quorum { "quorum".into() } else { true.into() };
+        value.insert("synchronous_mode".into(), name);
+        value.insert("synchronous_mode_strict".into(), mode.strict.into());
+        value.insert("synchronous_node_count".into(), mode.node_count.into());
+    }
+    if let Some(streams) = follows {
+        value.insert("standby_cluster".into(), streams.into());
+    }
+    value
+}
+
+/// What the daemon's configuration makes of the key.
+pub fn standby_cluster_of(view: &View) -> Option<StandbyCluster> {
+    let streams = view.config.as_ref()?.value.get("standby_cluster")?;
+    Some(crate::scenario::other_cluster(*streams == Json::Bool(true)))
+}
+
+/// The same of the synchronous mode.
+pub fn synchronous_of(view: &View) -> Option<Synchronous> {
+    let config = &view.config.as_ref()?.value;
+    let mode = config.get("synchronous_mode")?;
+    let count = config.get("synchronous_node_count").and_then(Json::as_u64);
+    Some(Synchronous {
+        quorum: mode.is_string(),
+        strict: config.get("synchronous_mode_strict").is_some_and(|strict| *strict == Json::Bool(true)),
+        node_count: count.and_then(|count| count.try_into().ok()).unwrap_or(1),
+        maximum_lag: None,
+    })
 }

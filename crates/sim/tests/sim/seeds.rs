@@ -5,36 +5,26 @@ use std::collections::BTreeSet;
 use pgherd_ha::Rule;
 use pgherd_sim::{Report, run};
 
-/// As many as take a few seconds.
-const SEEDS: std::ops::Range<u64> = 0..700;
+use crate::picked::RARE;
+
+/// As many as take some ten seconds.
+const SEEDS: std::ops::Range<u64> = 0..400;
 
 /// Seeds that have found something once.
 const FOUND: [u64; 4] = [93, 125, 321, 771];
 
-/// Rules that no seed of the list reaches: the simulated directories are never of another cluster, unreadable or emptied, the settings keep
-/// their defaults, no server is silent for a whole ttl, and the rest takes coincidences that these seeds do not have. Each has cases in `crates/ha/tests/rules`.
-const NOT_REACHED: [&str; 10] = [
-    "UnusableDirectory",
-    "ForeignCluster",
-    "LeaderWithoutData",
-    "PrimarySilent",
-    "StopHangs",
-    "RaceTooFarBehind",
-    "RaceWrongTimeline",
-    "RacePrimaryAlive",
-    "FenceWithoutPermit",
-    "PausedTakeKey",
-];
-
 #[test]
-fn nothing_is_violated_and_the_rules_are_reached() {
-    let reports: Vec<Report> = SEEDS.chain(FOUND).map(|seed| run(seed, None, false)).collect();
+fn nothing_is_violated_and_every_rule_is_reached() {
+    let reports: Vec<Report> =
+        SEEDS.chain(FOUND).chain(RARE.iter().copied()).map(|seed| run(seed, None, false)).collect();
     let failed: Vec<String> = reports.iter().filter_map(failure).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     let reached: BTreeSet<Rule> = reports.iter().flat_map(|report| report.rules.iter().copied()).collect();
     let missed: Vec<&str> = Rule::ALL.iter().filter(|rule| !reached.contains(rule)).map(|rule| rule.name()).collect();
-    println!("{} of {} rules are reached; not: {missed:?}", reached.len(), Rule::ALL.len());
-    assert_eq!(missed, NOT_REACHED, "the list above is to say which rules no seed reaches");
+    assert!(
+        missed.is_empty(),
+        "no seed reaches {missed:?}: `cargo run -p pgherd-sim --example pick` looks for others that do"
+    );
 }
 
 #[test]

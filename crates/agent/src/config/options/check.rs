@@ -14,6 +14,8 @@ use crate::config::values::describe_type;
 pub struct Checked {
     pub value: Value,
     pub problems: Problems,
+    /// The keys whose values could not be read at all.
+    pub unreadable: Vec<Path>,
 }
 
 /// Checks a local configuration.
@@ -28,7 +30,7 @@ pub fn check_local(document: &Value, places: &Places) -> Checked {
         dynamic.document(dcs);
         check.problems.0.extend(dynamic.problems.0);
     }
-    Checked { value, problems: check.problems }
+    Checked { value, problems: check.problems, unreadable: check.unreadable }
 }
 
 /// Checks a dynamic configuration. Its problems are warnings.
@@ -37,7 +39,7 @@ pub fn check_dynamic(document: &Map<String, Value>) -> Checked {
     let document = Value::Object(document.clone());
     let mut check = Check::new(Scope::Dynamic, Path::new(), &places, named_methods(&document));
     let value = check.document(&document);
-    Checked { value, problems: check.problems }
+    Checked { value, problems: check.problems, unreadable: check.unreadable }
 }
 
 /// Sections that the document itself gives a name: methods of bootstrap and of making replicas.
@@ -71,11 +73,20 @@ struct Check<'a> {
     methods: Vec<Path>,
     path: Path,
     problems: Problems,
+    unreadable: Vec<Path>,
 }
 
 impl<'a> Check<'a> {
     fn new(scope: Scope, prefix: Path, places: &'a Places, methods: Vec<Path>) -> Check<'a> {
-        Check { scope, prefix, places, methods, path: Path::new(), problems: Problems::default() }
+        Check {
+            scope,
+            prefix,
+            places,
+            methods,
+            path: Path::new(),
+            problems: Problems::default(),
+            unreadable: Vec::new(),
+        }
     }
 
     fn document(&mut self, document: &Value) -> Value {
@@ -111,6 +122,7 @@ impl<'a> Check<'a> {
                 Value::Object(section) => Some(Value::Object(self.section(section))),
                 Value::Null => None,
                 other => {
+                    self.unreadable.push(self.path.clone());
                     self.wrong(format!("expected a section with keys of its own, found {}", describe_type(other)));
                     None
                 }
@@ -146,6 +158,7 @@ impl<'a> Check<'a> {
                         Some(Value::from(least))
                     }
                     None => {
+                        self.unreadable.push(self.path.clone());
                         self.wrong(expected);
                         None
                     }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::config::address::{Address, Listen};
 use crate::config::values::{Unit, boolean, describe, describe_type, integer, text};
+use crate::user_command::UserCommand;
 
 /// The type of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Kind {
     /// A text that no message shows.
     Secret,
     Path,
+    /// A command: words as a shell splits them.
+    Command,
     Boolean,
     Integer,
     /// A whole number of seconds; text may have a unit (`30min`).
@@ -44,6 +47,7 @@ impl Kind {
     pub fn read(self, value: &Value, min: Option<i64>) -> Result<Value, String> {
         let normal = match self {
             Kind::Text | Kind::Path | Kind::Secret => text(value).map(Value::String),
+            Kind::Command => text(value).filter(|text| UserCommand::parse(text).is_some()).map(Value::String),
             Kind::Boolean => boolean(value).map(Value::Bool),
             Kind::Integer => integer(value, Unit::None).map(Value::from),
             Kind::Seconds => integer(value, Unit::Seconds).map(Value::from),
@@ -82,6 +86,7 @@ impl Kind {
             Kind::Text => "a text".into(),
             Kind::Secret => "a text (quote it)".into(),
             Kind::Path => "a path".into(),
+            Kind::Command => "a command (words as a shell splits them, every quote closed)".into(),
             Kind::Boolean => "a boolean (on or off)".into(),
             Kind::Integer => "a whole number".into(),
             Kind::Seconds => "a number of seconds (or a text with a unit, like 30min)".into(),

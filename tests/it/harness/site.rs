@@ -1,0 +1,120 @@
+//! A second cluster beside that of a demo, as at another site: a scope of its own in the same store, the same roles and passwords.
+//!
+//! Its nodes are recorded like the demo's, so that they are found, and ended with it. Its configuration begins with the document that it is given.
+
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, LONG};
+use super::eventually;
+use super::ports::free_ports;
+use super::user;
+
+/// A cluster that was added to another one's demo.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub nodes: Vec<String>,
+}
+
+impl Site {
+    /// Starts the agents of `nodes` nodes; nothing of theirs is there yet.
+    pub fn start(cluster: &Cluster, scope: &str, nodes: usize, dynamic: &Value) -> Site {
+        let names: Vec<String> = (1..=nodes).map(|number| format!("{scope}{number}")).collect();
+        for name in &names {
+            add(cluster, scope, name, dynamic);
+        }
+        Site { nodes: names }
+    }
+
+    /// The member that leads in this role, as soon as one does.
+    pub fn leader(&self, cluster: &Cluster, role: &str) -> String {
+        eventually(&format!("a {role} among {:?}", self.nodes), LONG, || {
+            let members = self.nodes.iter().find_map(|node| cluster.members_by(node).ok()).ok_or("nobody answers")?;
+            let leader = members.iter().find(|member| member.role == role && member.state != "stopped");
+            leader.map(|leader| leader.name.clone()).ok_or_else(|| format!("{members:?}"))
+        })
+    }
+
+    /// The same, once it is another than this one.
+    pub fn another_leader(&self, cluster: &Cluster, role: &str, old: &str) -> String {
+        eventually(&format!("a {role} other than {old}"), LONG, || match self.leader(cluster, role) {
+            leader if leader != old => Ok(leader),
+            leader => Err(leader),
+        })
+    }
+
+    /// Waits until one leads in this role and everybody else streams.
+    pub fn healthy(&self, cluster: &Cluster, role: &str) -> String {
+        let leader = self.leader(cluster, role);
+        eventually(&format!("{leader} leads and all of {:?} stream", self.nodes), LONG, || {
+            let members = cluster.members_by(&self.nodes[0])?;
+            let streams = |name: &&String| members.iter().any(|it| it.name == **name && it.state == "streaming");
+            match self.nodes.iter().filter(|name| **name != leader).all(|name| streams(&name)) {
+                true if members.iter().any(|it| it.name == leader && it.role == role) => Ok(()),
+                _ => Err(format!("{members:?}")),
+            }
+        });
+        leader
+    }
+
+    /// Starts a node's agent again with another configuration to begin with.
+    pub fn begin_with(&self, cluster: &Cluster, node: &str, dynamic: &Value) {
+        let config = cluster.node(node).config;
+        let text = std::fs::read_to_string(&config).expect("its file");
+        let kept: String = text.split_inclusive('\n').filter(|line| !line.starts_with("  dcs: ")).collect();
+        let changed = kept.replace("bootstrap:\n", &format!("bootstrap:\n  dcs: {dynamic}\n"));
+        std::fs::write(&config, changed).expect("its file");
+        let agent = cluster.node(node).agent;
+        agent.signal(rustix::process::Signal::TERM);
+        eventually("its agent has ended", LONG, || if agent.is_alive() { Err(String::new()) } else { Ok(()) });
+        cluster.start_agent(node);
+    }
+
+    /// Changes the dynamic configuration of this cluster.
+    pub fn configure(&self, cluster: &Cluster, change: &Value) {
+        let node = self.nodes.iter().find(|node| cluster.node(node).agent.is_alive()).expect("an agent");
+        let (status, text) = cluster.rest(node, "PATCH", "/config", &change.to_string()).expect("an answer");
+        assert_eq!(status, 200, "{text}");
+    }
+}
+
+/// A node with the first one's file, but for its name, its cluster, its ports and its directories.
+fn add(cluster: &Cluster, scope: &str, name: &str, dynamic: &Value) {
+    let model = cluster.node("node1");
+    let [postgres, rest] = free_ports();
+    let text = std::fs::read_to_string(&model.config).expect("its file");
+    let text = text.replace("scope: demo", &format!("scope: {scope}")).replace("node1", name);
+    let text = text.replace(&format!("127.0.0.1:{}\n", model.postgres_port), &format!("127.0.0.1:{postgres}\n"));
+    let text = text.replace(&format!("127.0.0.1:{}\n", model.rest_port), &format!("127.0.0.1:{rest}\n"));
+    let directory = cluster.directory().join(name);
+    let config = cluster.directory().join(format!("{name}.yml"));
+    std::fs::create_dir(&directory).expect("a directory");
+    std::fs::write(&config, format!("{text}bootstrap:\n  dcs: {dynamic}\n")).expect("its file");
+    let log = cluster.directory().join(format!("{name}.log"));
+    std::fs::write(&log, "").expect("its log");
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = user::postgres();
+        for path in [&directory, &config] {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("they can be given away");
+        }
+    }
+    cluster.change_state(|state| {
+        let nodes = state["nodes"].as_array_mut().expect("nodes");
+        let mut node = nodes[0].clone();
+        node["name"] = name.into();
+        node["postgres_port"] = postgres.into();
+        node["rest_port"] = rest.into();
+        node["data_directory"] = json!(directory.join("data"));
+        node["config"] = json!(config);
+        let launch = &mut node["agent"]["launch"];
+        launch["name"] = name.into();
+        launch["node"] = name.into();
+        launch["log"] = json!(log);
+        for argument in launch["arguments"].as_array_mut().expect("arguments") {
+            *argument = argument.as_str().expect("a text").replace("node1", name).into();
+        }
+        // It has not been started yet.
+        node["agent"]["identity"]["started_ticks"] = 0.into();
+        nodes.push(node);
+    });
+    cluster.start_agent(name);
+}
