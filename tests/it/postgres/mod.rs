@@ -75,7 +75,7 @@ async fn promote_quickly(standby: &mut Node) {
     }
     promote::promote(&mut standby.connection, LIMIT).await.expect("promoted");
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(1), "the promotion took {took:?}");
+    assert!(took < Duration::from_secs(3), "the promotion took {took:?}");
     let seen = standby.observe().await;
     assert_eq!((seen.in_recovery, seen.timeline), (false, Timeline(before.0 + 1)));
 }
@@ -162,7 +162,7 @@ fn a_clean_stop_needs_no_rewind_and_a_frozen_standby_does_not_hold_it() {
             let started = Instant::now();
             postmaster.signal(Signal::INT).expect("signalled");
             tokio::time::timeout(LIMIT, postmaster.exited()).await.expect("in time").expect("stopped");
-            assert!(started.elapsed() < Duration::from_secs(3), "the stop took {:?}", started.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(10), "the stop took {:?}", started.elapsed());
             primary.end(Signal::QUIT);
             rustix::process::kill_process(receiver, Signal::CONT).expect("goes on");
 

@@ -24,7 +24,7 @@ async fn a_held_client_is_let_in_as_soon_as_a_primary_is_pushed() {
     };
     let ((client, _connection), told) = tokio::join!(connect, lead);
     let waited = told.elapsed();
-    assert!(waited < Duration::from_millis(500), "let in {waited:?} after the push");
+    assert!(waited < Duration::from_secs(1), "let in {waited:?} after the push");
     assert_eq!(port_behind(&client).await, server.port);
     entry.wait_stat("BACKEND", "qcur", "0").await;
 }
@@ -83,7 +83,7 @@ async fn a_greater_epoch_elsewhere_ends_the_old_sessions_and_takes_the_new() {
     let (slept, switched) = tokio::join!(sleeping, switch);
     assert_eq!(code(&slept.expect_err("cut")), "57P01");
     assert_eq!(code(&idle_end.await.expect("no panic").expect_err("cut")), "57P01");
-    assert!(switched.elapsed() < Duration::from_millis(500), "{:?}", switched.elapsed());
+    assert!(switched.elapsed() < Duration::from_secs(1), "{:?}", switched.elapsed());
     let (client, _connection) = entry.connect().await.expect("a session");
     assert_eq!(port_behind(&client).await, two.port);
     assert_eq!(entry.stat("s0", "scur").await, "0");
@@ -133,7 +133,7 @@ async fn writes_end_with_the_permit(check: &str) {
             Ok(_) => written += 1,
             Err(error) => break error,
         }
-        assert!(given.elapsed() < permit + Duration::from_millis(300), "written after the permit");
+        assert!(given.elapsed() < permit + Duration::from_secs(1), "written after the permit");
     };
     assert!(given.elapsed() >= permit - Duration::from_millis(100), "cut too early: {:?}", given.elapsed());
     // Between two statements the error meets the connection, else the statement.

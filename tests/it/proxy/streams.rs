@@ -131,7 +131,7 @@ async fn garbage_and_silence_delay_nobody() {
     let begun = Instant::now();
     let (client, _end) = entry.connect().await.expect("a session");
     client.execute("select 1", &[]).await.expect("a query");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     // What is no PostgreSQL client gets an error in PostgreSQL's format and the end of the connection.
     let mut answer = vec![];
     // A reset after the error is fine: such a client is owed nothing.

@@ -175,7 +175,7 @@ async fn a_change_wakes_whoever_has_loaded() {
         act.await;
         let hint = tokio::time::timeout(LIMIT, changes.changed()).await;
         hint.unwrap_or_else(|_| panic!("{what} woke nobody")).expect("the client lives");
-        assert!(at.elapsed() < Duration::from_secs(1), "{what} was heard of after {:?}", at.elapsed());
+        assert!(at.elapsed() < Duration::from_secs(3), "{what} was heard of after {:?}", at.elapsed());
     };
     let write = |key: Key, value: &'static [u8]| {
         let store = one.store.clone();
@@ -207,7 +207,7 @@ async fn a_request_that_is_not_answered_is_unknown_and_one_that_was_not_sent_is_
     let started = Instant::now();
     let error = one.store.write(Key::Config, b"{}", Expect::Any).await.expect_err("the server is frozen");
     assert_eq!(error.outcome, Outcome::Unknown, "{error}");
-    assert!(started.elapsed() < Duration::from_secs(2), "it had a deadline of half a second");
+    assert!(started.elapsed() < Duration::from_secs(3), "it had a deadline of half a second");
     let error = one.store.load().await.expect_err("the server is frozen");
     assert_eq!(error.outcome, Outcome::NotDone, "a read does nothing: {error}");
     let error = until("lost connection", LIMIT, async || {
@@ -231,7 +231,7 @@ async fn no_server_is_a_plain_error() {
     }
     let started = Instant::now();
     one.store.load().await.expect_err("no server runs");
-    assert!(started.elapsed() < Duration::from_secs(1), "a load without a connection must fail soon");
+    assert!(started.elapsed() < Duration::from_secs(3), "a load without a connection must fail soon");
     // It goes on trying.
     server.restart();
     one.store.ready(LIMIT).await.expect("the server runs again");
