@@ -1,4 +1,4 @@
-//! What makes a planned stop short: nobody is left to wait for. Not here: the stop itself (`daemon/jobs.rs`).
+//! What makes a planned stop short: nobody is left to wait for. Not here: the stop itself (`daemon/jobs/stop.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
