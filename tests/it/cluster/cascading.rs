@@ -71,13 +71,7 @@ fn a_copy_comes_from_whoever_offers_itself_and_noloadbalance_keeps_clients_away(
     for (path, expected) in [("/read-only", 503), ("/async", 503), ("/health", 200), ("/readiness", 200)] {
         assert_eq!(code(path), expected, "{path}");
     }
-    let before = cluster.postmaster(&copied);
-    let (status, text) = cluster.rest(&copied, "POST", "/reinitialize", r#"{"force": true}"#).expect("an answer");
-    assert_eq!(status, 200, "{text}");
-    eventually("another server runs there", LONG, || match cluster.postmaster(&copied) {
-        now if now.is_some() && now != before => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    cluster.reinitialize(&copied, &json!({"force": true}));
     cluster.wait_healthy();
     let log = cluster.log(&copied);
     assert!(log.contains(&format!("base backup of {offers}: 100 %")), "{log}");
@@ -119,15 +113,10 @@ fn a_node_that_streams_from_nobody_lives_by_the_archive() {
     };
     assert_eq!(state(&replica), "in archive recovery");
     // Made anew it does not stream either, and is proven good by what it has replayed.
-    let before = cluster.postmaster(&replica);
-    let (status, text) = cluster.rest(&replica, "POST", "/reinitialize", r#"{"force": true}"#).expect("an answer");
-    assert_eq!(status, 200, "{text}");
-    eventually("another server runs there and may be promoted", LONG, || match cluster.postmaster(&replica) {
-        now if now.is_some() && now != before => match cluster.status(&replica)? {
-            status if status["state"] == "running" && status["tags"]["nofailover"].is_null() => Ok(()),
-            status => Err(status.to_string()),
-        },
-        other => Err(format!("{other:?}")),
+    cluster.reinitialize(&replica, &json!({"force": true}));
+    eventually("it may be promoted", LONG, || match cluster.status(&replica)? {
+        status if status["state"] == "running" && status["tags"]["nofailover"].is_null() => Ok(()),
+        status => Err(status.to_string()),
     });
     cluster.tag(&replica, &json!({}));
     cluster.wait_healthy();

@@ -15,7 +15,7 @@ fn callbacks(cluster: &Cluster, body: &str) -> Vec<(String, Script)> {
         let script = Script::write(&cluster.directory(), &format!("{}-callback", node.name), body);
         let path = script.path.display();
         let lines: String = EVENTS.iter().map(|event| format!("    {event}: {path} told\n")).collect();
-        reloaded_with(cluster, &node.name, &format!("  callbacks:\n{lines}  pgpass:"));
+        cluster.reload_with(&node.name, "  pgpass:", &format!("  callbacks:\n{lines}  pgpass:"));
         (node.name, script)
     });
     let scripts: Vec<(String, Script)> = scripts.collect();
@@ -24,17 +24,6 @@ fn callbacks(cluster: &Cluster, body: &str) -> Vec<(String, Script)> {
         script.forget_calls();
     }
     scripts
-}
-
-/// The node's file has these lines, and its agent knows.
-fn reloaded_with(cluster: &Cluster, node: &str, lines: &str) {
-    cluster.edit(node, "  pgpass:", lines);
-    let (status, text) = cluster.rest(node, "POST", "/reload", "").expect("an answer");
-    assert_eq!(status, 202, "{text}");
-    eventually("the file is read again", LONG, || match cluster.log(node).contains("was read again") {
-        true => Ok(()),
-        false => Err(cluster.log(node)),
-    });
 }
 
 fn role(cluster: &Cluster, node: &str) -> &'static str {
@@ -132,7 +121,7 @@ fn a_promotion_waits_for_pre_promote_and_its_failure_gives_the_key_to_another() 
     let script = Script::write(&cluster.directory(), "fence", "echo \"$@\" >> $CALLS\n[ ! -e \"$CALLS.$1\" ]");
     for node in cluster.nodes() {
         let hook = format!("  pre_promote: {} {}\n  pgpass:", script.path.display(), node.name);
-        reloaded_with(&cluster, &node.name, &hook);
+        cluster.reload_with(&node.name, "  pgpass:", &hook);
     }
     let fails = |node: &str| cluster.directory().join(format!("fence.calls.{node}"));
     std::fs::write(fails(&replicas[0]), "").expect("the test's own file");
@@ -156,7 +145,7 @@ fn before_stop_runs_before_a_stop_and_cannot_prevent_it() {
     let leader = cluster.leader();
     let script = Script::write(&cluster.directory(), "before", "echo stop >> $CALLS\nexec sleep 1000");
     let hook = format!("  before_stop: {}\n  pg_ctl_timeout: 2\n  pgpass:", script.path.display());
-    reloaded_with(&cluster, &leader, &hook);
+    cluster.reload_with(&leader, "  pgpass:", &hook);
     let epoch = cluster.epoch(&leader);
     let output = cluster.ctl(&["restart", "--force", "demo", &leader]);
     assert!(output.status.success(), "{output:?}");

@@ -1,20 +1,11 @@
 //! A node whose tablespaces and log lie outside of its data directory is copied anew, again and again.
 
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::harness::cluster::{Cluster, LONG};
-use crate::harness::{eventually, user};
+use serde_json::json;
 
-/// A directory in which the servers may do as they like.
-fn open_directory(path: PathBuf) -> PathBuf {
-    std::fs::create_dir(&path).expect("a directory");
-    if rustix::process::geteuid().is_root() {
-        let (uid, gid) = user::postgres();
-        chown(&path, Some(uid), Some(gid)).expect("root may");
-    }
-    path
-}
+use super::own_bootstrap::directory;
+use crate::harness::cluster::Cluster;
 
 fn names(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).expect("a directory").flatten();
@@ -31,8 +22,7 @@ fn tablespaces_and_the_log_directory_come_with_every_copy() {
     let node = cluster.node(&replica);
     std::fs::remove_dir_all(&node.data_dir).expect("the test's own cluster");
     // On one machine the two nodes cannot have it in the same place.
-    let (theirs, ours) = (cluster.directory().join("theirs"), open_directory(cluster.directory().join("ours")));
-    let theirs = open_directory(theirs);
+    let (theirs, ours) = (directory(&cluster, "theirs"), directory(&cluster, "ours"));
     cluster.sql(&leader, &format!("CREATE TABLESPACE room LOCATION '{}'", theirs.display())).expect("a primary");
     cluster.sql(&leader, "CREATE TABLE town TABLESPACE room AS SELECT 'Ulm' AS name").expect("a primary");
     // A copy of what comes before would replay the tablespace's creation where the primary has it.
@@ -47,14 +37,8 @@ fn tablespaces_and_the_log_directory_come_with_every_copy() {
     std::fs::write(&node.config, config.replacen("  pgpass:", &options, 1)).expect("the node's file");
     cluster.start_agent(&replica);
     cluster.wait_healthy();
-    for copy in 2..4 {
-        let before = cluster.postmaster(&replica);
-        let (status, text) = cluster.rest(&replica, "POST", "/reinitialize", r#"{"force": true}"#).expect("an answer");
-        assert_eq!(status, 200, "{text}");
-        eventually(&format!("copy {copy} runs"), LONG, || match cluster.postmaster(&replica) {
-            now if now.is_some() && now != before => Ok(()),
-            other => Err(format!("{other:?}")),
-        });
+    for _copy in 2..4 {
+        cluster.reinitialize(&replica, &json!({"force": true}));
         cluster.wait_healthy();
         cluster.shows(&replica, "SELECT name FROM town", &["Ulm"]);
         assert_eq!(names(&ours), ["room", "wal"], "nothing is left of the copy before");

@@ -6,9 +6,9 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, LONG};
-use crate::harness::eventually;
 use crate::harness::postgres::bin_dir;
 use crate::harness::script::Script;
+use crate::harness::{eventually, user};
 
 /// Stops every agent, takes away the data and all that the store knows of the cluster, as if it had never been.
 pub fn forget(cluster: &Cluster) {
@@ -32,9 +32,7 @@ pub fn start_again(cluster: &Cluster) {
 /// A directory of PostgreSQL's user beside the nodes.
 pub fn directory(cluster: &Cluster, name: &str) -> PathBuf {
     let path = cluster.directory().join(name);
-    std::fs::create_dir(&path).expect("a new directory");
-    let (uid, gid) = crate::harness::user::owner(&cluster.nodes()[0].data_dir);
-    std::os::unix::fs::chown(&path, Some(uid), Some(gid)).expect("its owner can be set");
+    user::servers_directory(&path);
     path
 }
 
@@ -50,8 +48,7 @@ pub fn back_up(cluster: &Cluster) -> PathBuf {
     let password = password.expect("a password").trim_matches('"').to_owned();
     let output = command.env("PGPASSWORD", password).output().expect("pg_basebackup runs");
     assert!(output.status.success(), "{output:?}");
-    let (uid, gid) = crate::harness::user::owner(&cluster.nodes()[0].data_dir);
-    crate::harness::user::give(&backup, uid, gid);
+    user::give_to_servers(&backup);
     backup
 }
 
@@ -146,9 +143,7 @@ fn a_backup_is_restored_to_a_point_in_time() {
         &format!("exec cp -a {}/. {}/", backup.display(), "$(dirname $0)/node1/data"),
     );
     let data = cluster.node("node1").data_dir;
-    std::fs::create_dir(&data).expect("a new directory");
-    let (uid, gid) = crate::harness::user::owner(&backup);
-    std::os::unix::fs::chown(&data, Some(uid), Some(gid)).expect("its owner can be set");
+    user::servers_directory(&data);
     configure(
         &cluster,
         &format!(

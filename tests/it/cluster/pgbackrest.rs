@@ -4,10 +4,12 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use serde_json::json;
+
 use super::own_bootstrap::{directory, forget, start_again};
 use crate::harness::cluster::{Cluster, LONG};
 use crate::harness::eventually;
-use crate::harness::user::{give, owner};
+use crate::harness::user::{give_to_servers, owner, servers_directory};
 
 struct Backups {
     cluster: Cluster,
@@ -20,10 +22,9 @@ impl Backups {
         let repository = directory(&cluster, "repository");
         let backups = Backups { cluster };
         let cluster = &backups.cluster;
-        let (uid, gid) = owner(&repository);
         let password_file = cluster.directory().join("backrest.pgpass");
         std::fs::copy(cluster.directory().join("pgpass"), &password_file).expect("the password file");
-        give(&password_file, uid, gid);
+        give_to_servers(&password_file);
         for node in cluster.nodes() {
             let data = node.data_dir.display();
             let text = format!(
@@ -39,9 +40,7 @@ impl Backups {
                 "unix_socket_directories: \".\"\n    archive_mode: 'on'\n  recovery_conf:\n    restore_command: {} archive-get %f %p",
                 backups.command(&node.name)
             );
-            cluster.edit(&node.name, "unix_socket_directories: \"\"", &archiving);
-            let (status, text) = cluster.rest(&node.name, "POST", "/reload", "").expect("an answer");
-            assert_eq!(status, 202, "{text}");
+            cluster.reload_with(&node.name, "unix_socket_directories: \"\"", &archiving);
         }
         for node in [cluster.replicas().remove(0), cluster.leader()] {
             eventually("archiving waits for a restart", LONG, || {
@@ -58,8 +57,7 @@ impl Backups {
         for node in cluster.nodes() {
             let push =
                 format!("archive_mode: 'on'\n    archive_command: {} archive-push %p", backups.command(&node.name));
-            cluster.edit(&node.name, "archive_mode: 'on'", &push);
-            cluster.rest(&node.name, "POST", "/reload", "").expect("an answer");
+            cluster.reload_with(&node.name, "archive_mode: 'on'", &push);
             cluster.shows(
                 &node.name,
                 "SELECT (current_setting('archive_command') LIKE '% archive-push \\%p')::text",
@@ -106,19 +104,8 @@ fn replicas_and_a_cluster_at_a_point_in_time_come_from_pgbackrest() {
          no_params: true\n  pgpass:",
         backups.command(&replica)
     );
-    cluster.edit(&replica, "  pgpass:", &method);
-    cluster.rest(&replica, "POST", "/reload", "").expect("an answer");
-    eventually("the method is known", LONG, || match cluster.log(&replica).matches("was read again").count() {
-        3.. => Ok(()),
-        _ => Err(cluster.log(&replica)),
-    });
-    let before = cluster.postmaster(&replica);
-    let (status, text) = cluster.rest(&replica, "POST", "/reinitialize", r#"{"force": true}"#).expect("an answer");
-    assert_eq!(status, 200, "{text}");
-    eventually("the copy runs", LONG, || match cluster.postmaster(&replica) {
-        now if now.is_some() && now != before => Ok(()),
-        other => Err(format!("{other:?}\n{}", cluster.log(&replica))),
-    });
+    cluster.reload_with(&replica, "  pgpass:", &method);
+    cluster.reinitialize(&replica, &json!({"force": true}));
     cluster.wait_healthy();
     let rows = "SELECT name FROM town ORDER BY name";
     cluster.shows(&replica, rows, &["Ulm", "after the backup"]);
@@ -151,9 +138,7 @@ fn replicas_and_a_cluster_at_a_point_in_time_come_from_pgbackrest() {
     for node in cluster.nodes() {
         cluster.edit(&node.name, "watchdog:", &bootstrap(&node.name));
         // pgBackRest wants the directory to be there.
-        std::fs::create_dir(&node.data_dir).expect("a new directory");
-        let (uid, gid) = owner(&cluster.directory().join("repository"));
-        give(&node.data_dir, uid, gid);
+        servers_directory(&node.data_dir);
     }
     start_again(cluster);
     cluster.wait_healthy();

@@ -1,24 +1,13 @@
 //! Replicas made by the user's own commands: in their order, with what they are told, without a leader, and what comes of bad ones.
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::own_bootstrap::back_up;
 use crate::harness::cluster::{Cluster, LONG};
 use crate::harness::eventually;
 use crate::harness::postgres::bin_dir;
 use crate::harness::script::Script;
-
-/// Makes the replica anew, by an order through the REST API.
-fn reinitialize(cluster: &Cluster, node: &str, body: &str) {
-    let before = cluster.postmaster(node);
-    let (status, text) = cluster.rest(node, "POST", "/reinitialize", body).expect("an answer");
-    assert_eq!(status, 200, "{text}");
-    eventually("the copy runs", LONG, || match cluster.postmaster(node) {
-        now if now.is_some() && now != before => Ok(()),
-        other => Err(format!("{other:?}\n{}", cluster.log(node))),
-    });
-    cluster.wait_healthy();
-}
 
 #[test]
 fn methods_are_tried_in_their_order_and_what_is_there_stays_until_one_succeeds() {
@@ -43,13 +32,9 @@ fn methods_are_tried_in_their_order_and_what_is_there_stays_until_one_succeeds()
         bad.path.display(),
         good.path.display()
     );
-    cluster.edit(&replica, "  pgpass:", &methods);
-    cluster.rest(&replica, "POST", "/reload", "").expect("an answer");
-    eventually("the file is read again", LONG, || match cluster.log(&replica).contains("was read again") {
-        true => Ok(()),
-        false => Err(cluster.log(&replica)),
-    });
-    reinitialize(&cluster, &replica, r#"{"force": true}"#);
+    cluster.reload_with(&replica, "  pgpass:", &methods);
+    cluster.reinitialize(&replica, &json!({"force": true}));
+    cluster.wait_healthy();
     cluster.shows(&replica, "SELECT name FROM town", &["Ulm"]);
     let calls = bad.calls();
     let start =
@@ -61,7 +46,8 @@ fn methods_are_tried_in_their_order_and_what_is_there_stays_until_one_succeeds()
     let beside: Vec<_> = std::fs::read_dir(parent).expect("listed").flatten().map(|entry| entry.file_name()).collect();
     assert!(beside.iter().all(|name| !name.to_string_lossy().starts_with("data.")), "{beside:?}");
 
-    reinitialize(&cluster, &replica, r#"{"force": true, "from_leader": true}"#);
+    cluster.reinitialize(&replica, &json!({"force": true, "from_leader": true}));
+    cluster.wait_healthy();
     assert_eq!((bad.calls().len(), good.calls().len()), (1, 1), "by pg_basebackup from the leader");
 }
 
@@ -71,16 +57,11 @@ fn a_method_that_is_cut_off_gives_back_what_was_there() {
     let replica = cluster.replicas().remove(0);
     cluster.write("CREATE TABLE town AS SELECT 'Ulm' AS name");
     let hangs = Script::write(&cluster.directory(), "hangs", "echo called >> $CALLS\nexec sleep 1000");
-    cluster.edit(
+    cluster.reload_with(
         &replica,
         "  pgpass:",
         &format!("  create_replica_methods: [hangs]\n  hangs:\n    command: {}\n  pgpass:", hangs.path.display()),
     );
-    cluster.rest(&replica, "POST", "/reload", "").expect("an answer");
-    eventually("the file is read again", LONG, || match cluster.log(&replica).contains("was read again") {
-        true => Ok(()),
-        false => Err(cluster.log(&replica)),
-    });
     let (status, text) = cluster.rest(&replica, "POST", "/reinitialize", "{}").expect("an answer");
     assert_eq!(status, 200, "{text}");
     eventually("the method is called", LONG, || if hangs.calls().is_empty() { Err("not yet".into()) } else { Ok(()) });
@@ -134,17 +115,17 @@ fn without_a_leader_a_replica_is_made_by_a_method_that_needs_none() {
 fn a_method_that_is_none_is_named_and_left_out() {
     let cluster = Cluster::start(2);
     let replica = cluster.replicas().remove(0);
-    cluster.edit(
+    cluster.reload_with(
         &replica,
         "  pgpass:",
         "  create_replica_methods: [odd, basebackup]\n  odd:\n    command: \"cp 'x\"\n  pgpass:",
     );
-    cluster.rest(&replica, "POST", "/reload", "").expect("an answer");
     eventually("the mistake is named", LONG, || {
         match cluster.log(&replica).contains("is every quote closed? The method is left out") {
             true => Ok(()),
             false => Err(cluster.log(&replica)),
         }
     });
-    reinitialize(&cluster, &replica, r#"{"force": true}"#);
+    cluster.reinitialize(&replica, &json!({"force": true}));
+    cluster.wait_healthy();
 }

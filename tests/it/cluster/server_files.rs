@@ -1,6 +1,5 @@
 //! The files of the servers: access rules, mappings and settings that depend on the role, files of the user's, another directory for them.
 
-use std::os::unix::fs::chown;
 use std::path::Path;
 
 use serde_json::json;
@@ -11,14 +10,7 @@ use crate::harness::{eventually, user};
 /// A file that the servers can read.
 fn give(path: &Path, content: &str) {
     std::fs::write(path, content).expect("a new file");
-    hand_over(path);
-}
-
-fn hand_over(path: &Path) {
-    if rustix::process::geteuid().is_root() {
-        let (uid, gid) = user::postgres();
-        chown(path, Some(uid), Some(gid)).expect("root may");
-    }
+    user::give_to_servers(path);
 }
 
 const ALL_LINES: [&str; 3] =
@@ -145,7 +137,7 @@ fn a_server_that_is_to_listen_elsewhere_is_seen_where_it_listens() {
     let config = std::fs::read_to_string(&node.config).expect("the node's file");
     std::fs::write(&node.config, config.replace(&format!(":{old}"), &format!(":{new}"))).expect("the node's file");
     let server = cluster.postmaster(&replica);
-    assert_eq!(cluster.rest(&replica, "POST", "/reload", "").expect("an answer").0, 202);
+    cluster.reload(&replica);
     eventually("the port waits for a restart", LONG, || match cluster.status(&replica)? {
         status if status["pending_restart_reason"]["port"]["new_value"].as_str() == Some(&new.to_string()) => Ok(()),
         status => Err(status.to_string()),
@@ -164,17 +156,9 @@ fn the_files_may_move_to_another_directory_and_have_another_name() {
     let (leader, replica) = (cluster.leader(), cluster.replicas().remove(0));
     let node = cluster.node(&replica);
     let elsewhere = cluster.directory().join("etc");
-    std::fs::create_dir(&elsewhere).expect("a directory");
-    hand_over(&elsewhere);
-    let config = std::fs::read_to_string(&node.config).expect("the node's file");
+    user::servers_directory(&elsewhere);
     let moved = format!("  config_dir: {}\n  config_base_name: server\n  pgpass:", elsewhere.display());
-    std::fs::write(&node.config, config.replacen("  pgpass:", &moved, 1)).expect("the node's file");
-    let (status, _) = cluster.rest(&replica, "POST", "/reload", "").expect("an answer");
-    assert_eq!(status, 202);
-    eventually("the agent has read it", LONG, || {
-        let log = std::fs::read_to_string(&node.log).map_err(|error| error.to_string())?;
-        if log.contains("the configuration was read again") { Ok(()) } else { Err("not yet".to_owned()) }
-    });
+    cluster.reload_with(&replica, "  pgpass:", &moved);
     let output = text(&cluster.ctl(&["restart", "demo", &replica, "--force"]));
     assert!(output.contains(&format!("Success: restart on member {replica}")), "{output}");
     let files = || {
@@ -185,16 +169,7 @@ fn the_files_may_move_to_another_directory_and_have_another_name() {
         cluster.shows(&replica, "SHOW data_directory", &[&node.data_dir.display().to_string()]);
     };
     files();
-    let (status, said) = cluster.rest(&replica, "POST", "/reinitialize", r#"{"force": true}"#).expect("an answer");
-    assert_eq!(status, 200, "{said}");
-    eventually("it is copied anew", LONG, || {
-        let log = std::fs::read_to_string(&node.log).map_err(|error| error.to_string())?;
-        if log.contains("replica creation done in") && log.matches("start as standby done").count() > 1 {
-            Ok(())
-        } else {
-            Err("not yet".to_owned())
-        }
-    });
+    cluster.reinitialize(&replica, &json!({"force": true}));
     files();
     let switchover = cluster.ctl(&["switchover", "--leader", &leader, "--candidate", &replica, "--force"]);
     assert!(text(&switchover).contains("Successfully switched over"), "{}", text(&switchover));

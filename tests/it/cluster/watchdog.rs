@@ -48,7 +48,7 @@ impl Scene {
             let section = format!("  mode: {mode}\n  driver: testing\n  device: {}\n", path.display());
             std::fs::write(&node.config, config.replace("  mode: off\n", &section)).expect("the node's file");
             devices.insert(node.name.clone(), device);
-            cluster.rest(&node.name, "POST", "/reload", "").expect("an answer");
+            cluster.reload(&node.name);
         }
         Scene { cluster, devices: RefCell::new(devices) }
     }

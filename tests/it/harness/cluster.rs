@@ -189,8 +189,36 @@ impl Cluster {
         let text = std::fs::read_to_string(&config).expect("its file");
         let kept: String = text.split_inclusive('\n').filter(|line| !line.starts_with("tags: ")).collect();
         std::fs::write(&config, format!("{kept}tags: {tags}\n")).expect("its file");
+        self.reload(node);
+    }
+
+    /// Has a node's agent read its file again, and waits until it has.
+    pub fn reload(&self, node: &str) {
+        let read = || self.log(node).matches("the configuration was read again").count();
+        let before = read();
         let (status, text) = self.rest(node, "POST", "/reload", "").expect("an answer");
         assert_eq!(status, 202, "{text}");
+        eventually(&format!("{node} reads its file again"), LONG, || match read() {
+            now if now > before => Ok(()),
+            _ => Err(self.log(node)),
+        });
+    }
+
+    /// The same after a change of the file.
+    pub fn reload_with(&self, node: &str, from: &str, to: &str) {
+        self.edit(node, from, to);
+        self.reload(node);
+    }
+
+    /// Has a replica made anew, by an order through the REST API; returns when another server runs there.
+    pub fn reinitialize(&self, node: &str, order: &Value) {
+        let before = self.postmaster(node);
+        let (status, text) = self.rest(node, "POST", "/reinitialize", &order.to_string()).expect("an answer");
+        assert_eq!(status, 200, "{text}");
+        eventually(&format!("another server runs on {node}"), LONG, || match self.postmaster(node) {
+            now if now.is_some() && now != before => Ok(()),
+            other => Err(format!("{other:?}\n{}", self.log(node))),
+        });
     }
 
     /// Starts the agent of a node again, as its service would; the former one must have ended.

@@ -87,16 +87,11 @@ fn add(cluster: &Cluster, scope: &str, name: &str, dynamic: &Value) {
     let text = text.replace(&format!("127.0.0.1:{}\n", model.rest_port), &format!("127.0.0.1:{rest}\n"));
     let directory = cluster.directory().join(name);
     let config = cluster.directory().join(format!("{name}.yml"));
-    std::fs::create_dir(&directory).expect("a directory");
+    user::servers_directory(&directory);
     std::fs::write(&config, format!("{text}bootstrap:\n  dcs: {dynamic}\n")).expect("its file");
     let log = cluster.directory().join(format!("{name}.log"));
     std::fs::write(&log, "").expect("its log");
-    if rustix::process::geteuid().is_root() {
-        let (uid, gid) = user::postgres();
-        for path in [&directory, &config] {
-            std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("they can be given away");
-        }
-    }
+    user::give_to_servers(&config);
     cluster.change_state(|state| {
         let nodes = state["nodes"].as_array_mut().expect("nodes");
         let mut node = nodes[0].clone();

@@ -52,6 +52,20 @@ pub fn owner(path: &Path) -> (u32, u32) {
     (found.uid(), found.gid())
 }
 
+/// Gives a file or a directory to the user that the servers run as, where that is another.
+pub fn give_to_servers(path: &Path) {
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = postgres();
+        give(path, uid, gid);
+    }
+}
+
+/// A directory of the servers' user.
+pub fn servers_directory(path: &Path) {
+    std::fs::create_dir(path).expect("a new directory");
+    give_to_servers(path);
+}
+
 /// Gives a whole directory to somebody.
 pub fn give(path: &Path, uid: u32, gid: u32) {
     std::os::unix::fs::lchown(path, Some(uid), Some(gid)).expect("its owner can be set");

@@ -1,6 +1,6 @@
 //! No store answers when a node starts.
 
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 
 use super::messages;
 use crate::harness::agent::Agent;
@@ -17,11 +17,7 @@ fn a_node_without_a_store_waits_and_then_makes_its_cluster() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).expect("its mode can be set");
     let place = directory.path().join("node");
-    std::fs::create_dir(&place).expect("a directory");
-    if rustix::process::geteuid().is_root() {
-        let (uid, gid) = user::postgres();
-        chown(&place, Some(uid), Some(gid)).expect("root may");
-    }
+    user::servers_directory(&place);
     let [rest, postgres] = free_ports();
     let config = directory.path().join("node.yml");
     let yaml = format!(
@@ -45,10 +41,7 @@ postgresql:
         bin = bin_dir().display(),
     );
     std::fs::write(&config, yaml).expect("a configuration");
-    if rustix::process::geteuid().is_root() {
-        let (uid, gid) = user::postgres();
-        chown(&config, Some(uid), Some(gid)).expect("root may");
-    }
+    user::give_to_servers(&config);
     let agent = Agent::start(&config, directory.path().join("log"));
     eventually("the agent says what is wrong", LONG, || messages::STORE_AWAY.said_in(&agent.log()));
     assert!(!place.join("data").exists());
