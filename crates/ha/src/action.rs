@@ -15,11 +15,30 @@ use crate::view::{Status, SyncKey};
 pub struct Upstream {
     /// The member's name; of another cluster, what the log calls it.
     pub name: String,
-    /// Of another cluster perhaps several, with commas between them.
-    pub host: String,
-    pub port: u16,
+    /// Of another cluster perhaps several, which are tried in their order.
+    pub addresses: Vec<Address>,
     /// It is a server of another cluster, which knows nothing of this node.
     pub remote: Option<Remote>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Name or address; a directory for a unix socket.
+    pub host: String,
+    pub port: u16,
+}
+
+impl Address {
+    pub fn new(host: &str, port: u16) -> Address {
+        Address { host: host.to_owned(), port }
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
 }
 
 /// What a standby cluster knows of a server of the cluster that it follows.

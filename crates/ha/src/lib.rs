@@ -38,7 +38,7 @@ mod view;
 mod watchdog;
 mod without_store;
 
-pub use action::{Action, Job, Remote, StopMode, Upstream, Wake, WakeReason};
+pub use action::{Action, Address, Job, Remote, StopMode, Upstream, Wake, WakeReason};
 pub use agent::{Agent, Decision, Store};
 pub use callback::{Callback, Event as CallbackEvent};
 pub use failsafe::{FailsafeAnswer, FailsafeAsk, FailsafeRound, patience as failsafe_patience};

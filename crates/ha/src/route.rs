@@ -24,6 +24,10 @@ pub struct NodeRoute {
     pub epoch: Option<Epoch>,
     /// How much of the permit was left when this was sent. `None` without a permit, and in pause, where it has no end.
     pub permit_ms: Option<u64>,
+    /// It is being stopped in order under a permit of which so much was left: clients' sessions end, and those of standbys may go on, which get its
+    /// last record. Former agents do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping_ms: Option<u64>,
     /// The cluster is paused: the epoch stands without an end.
     pub paused: bool,
     pub timeline: Option<Timeline>,
@@ -57,11 +61,17 @@ impl RouteMessage {
         self.node.epoch?;
         match (self.node.paused, self.node.permit_ms) {
             (true, _) => Some(Boot::NEVER),
-            (false, Some(left)) => {
-                Some(requested + Duration::from_millis(self.elapsed_ms) + Duration::from_millis(left))
-            }
-            (false, None) => None,
+            (false, left) => left.map(|left| self.after(left, requested)),
         }
+    }
+
+    /// The end of an orderly stop on the receiver's clock, at the latest. `None`: there is none going on.
+    pub fn stopping_deadline(&self, requested: Boot) -> Option<Boot> {
+        self.node.stopping_ms.map(|left| self.after(left, requested))
+    }
+
+    fn after(&self, left: u64, requested: Boot) -> Boot {
+        requested + Duration::from_millis(self.elapsed_ms) + Duration::from_millis(left)
     }
 }
 
@@ -80,7 +90,11 @@ mod tests {
             ..message.clone()
         };
         assert_eq!(paused.permit_deadline(Boot::ZERO), Some(Boot::NEVER));
+        let stops = NodeRoute { epoch: None, permit_ms: None, stopping_ms: Some(300), ..message.node.clone() };
+        let stops = RouteMessage { node: stops, ..message.clone() };
+        assert_eq!(stops.permit_deadline(Boot::ZERO), None);
+        assert_eq!(stops.stopping_deadline(Boot::from_millis(1_000)), Some(Boot::from_millis(2_000)));
         let follower = RouteMessage { node: NodeRoute { epoch: None, ..message.node.clone() }, ..message };
-        assert_eq!(follower.permit_deadline(Boot::ZERO), None);
+        assert_eq!((follower.permit_deadline(Boot::ZERO), follower.stopping_deadline(Boot::ZERO)), (None, None));
     }
 }

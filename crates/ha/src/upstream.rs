@@ -3,7 +3,7 @@
 //!
 //! Not here: where a copy is taken from (`bootstrap::copy_source`), and whose history counts, which is always the leader's.
 
-use crate::action::Upstream;
+use crate::action::{Address, Upstream};
 use crate::agent::{Situation, Standing};
 use crate::view::{Member, MemberState, View};
 
@@ -66,7 +66,7 @@ pub(crate) fn followers<'a>(at: &'a Situation<'_>) -> impl Iterator<Item = &'a M
 
 pub(crate) fn of_member(member: &Member) -> Option<Upstream> {
     let (host, port) = member.postgres_address()?;
-    Some(Upstream { name: member.name.clone(), host, port, remote: None })
+    Some(Upstream { name: member.name.clone(), addresses: vec![Address { host, port }], remote: None })
 }
 
 /// A key of this node's own former session leads nobody.

@@ -176,11 +176,11 @@ impl Control {
                     }
                     (_, Access::Open { epoch: None, .. }) => tracing::info!(listener, server, "takes sessions"),
                     (Some(Access::Keep { .. }), Access::Keep { .. }) => {}
-                    (Some(old), new) if old == new => {}
+                    (Some(old), new) if old == new || old.refusal().is_some() && old.refusal() == new.refusal() => {}
                     (_, Access::Keep { .. }) => {
                         tracing::info!(listener, server, "takes no new sessions and keeps those it has")
                     }
-                    (_, Access::Closed(reason)) => {
+                    (_, Access::Closed(reason) | Access::Stopping { reason, .. }) => {
                         tracing::info!(listener, server, because = reason.words(), "takes no sessions");
                     }
                 }

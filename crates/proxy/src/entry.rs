@@ -25,6 +25,8 @@ use crate::route::{Access, Reason};
 pub struct Gate {
     /// Nothing is forwarded at or after this instant: nanoseconds of the boot clock, 0 when closed, `u64::MAX` without an end.
     until: AtomicU64,
+    /// The same for sessions of physical replication: later, while the server is being stopped in order.
+    replication_until: AtomicU64,
     admits: AtomicBool,
     /// Set before `until` becomes 0.
     reason: Mutex<Reason>,
@@ -32,13 +34,19 @@ pub struct Gate {
 
 impl Gate {
     fn new(until: u64, admits: bool, reason: Reason) -> Gate {
-        Gate { until: AtomicU64::new(until), admits: AtomicBool::new(admits), reason: Mutex::new(reason) }
+        Gate {
+            until: AtomicU64::new(until),
+            replication_until: AtomicU64::new(until),
+            admits: AtomicBool::new(admits),
+            reason: Mutex::new(reason),
+        }
     }
 
     /// Why nothing may be forwarded now; `None`: it may. Asked before every write, so it is two loads and, under a permit, one
     /// reading of the clock: a frozen entrypoint that wakes with an old route forwards nothing.
-    pub fn shut(&self) -> Option<Reason> {
-        match self.until.load(SeqCst) {
+    pub fn shut(&self, replicates: bool) -> Option<Reason> {
+        let until = if replicates { &self.replication_until } else { &self.until };
+        match until.load(SeqCst) {
             u64::MAX => None,
             0 => Some(*lock(&self.reason)),
             until if nanos(boot_now()) < until => None,
@@ -46,9 +54,21 @@ impl Gate {
         }
     }
 
-    fn close(&self, reason: Reason) {
+    fn set(&self, until: u64, admits: bool) {
+        self.until.store(until, SeqCst);
+        self.replication_until.store(until, SeqCst);
+        self.admits.store(admits, SeqCst);
+    }
+
+    /// Closed for good; for replication at `replication_until`, unless it is already. `true`: there may be sessions that end by that.
+    fn close(&self, reason: Reason, replication_until: u64) -> bool {
         *lock(&self.reason) = reason;
-        self.until.store(0, SeqCst);
+        let was_open = self.until.swap(0, SeqCst) != 0;
+        let replicated = self.replication_until.load(SeqCst) != 0;
+        if replicated {
+            self.replication_until.store(replication_until, SeqCst);
+        }
+        was_open || replicated && replication_until == 0
     }
 
     fn is_closed(&self) -> bool {
@@ -98,7 +118,7 @@ impl ServerEntry {
     /// Why it takes no new session now; `None`: it takes them.
     pub fn refuses(&self) -> Option<Reason> {
         let gate = self.gate.load();
-        gate.shut().or_else(|| (!gate.admits.load(SeqCst)).then_some(Reason::NotPrimary))
+        gate.shut(false).or_else(|| (!gate.admits.load(SeqCst)).then_some(Reason::NotPrimary))
     }
 
     /// It takes one more session now.
@@ -124,6 +144,8 @@ pub struct Ticket {
     pub entry: Arc<Entry>,
     pub server: usize,
     pub session: Arc<Session>,
+    /// A session of physical replication, which cannot write and goes on while the server is stopped in order.
+    pub replicates: bool,
     gate: Arc<Gate>,
     id: u64,
 }
@@ -134,7 +156,7 @@ impl Ticket {
     }
 
     pub fn shut(&self) -> Option<Reason> {
-        self.gate.shut()
+        self.gate.shut(self.replicates)
     }
 
     /// Another server would take this session.
@@ -235,26 +257,31 @@ impl Entry {
     /// Opens and closes the gates as the routes say, ends the sessions behind closed ones, and lets held clients in.
     pub fn apply(self: &Arc<Self>, access: &[Access]) {
         for (server, access) in self.servers.iter().zip(access) {
-            let gate = server.gate.load_full();
-            let (until, admits) = match *access {
-                Access::Open { until, .. } => (nanos(until).max(1), true),
-                Access::Keep { until } => (nanos(until).max(1), false),
-                Access::Closed(reason) => {
-                    if !gate.is_closed() {
-                        gate.close(reason);
-                        self.wake_sessions(&gate);
-                    }
-                    continue;
-                }
-            };
-            if gate.is_closed() {
-                server.gate.store(Arc::new(Gate::new(until, admits, Reason::NotPrimary)));
-            } else {
-                gate.until.store(until, SeqCst);
-                gate.admits.store(admits, SeqCst);
+            match *access {
+                Access::Open { until, .. } => self.open(server, nanos(until).max(1), true),
+                Access::Keep { until } => self.open(server, nanos(until).max(1), false),
+                Access::Stopping { reason, until } => self.close(&server.gate.load_full(), reason, nanos(until).max(1)),
+                Access::Closed(reason) => self.close(&server.gate.load_full(), reason, 0),
             }
         }
         self.let_in();
+    }
+
+    fn open(&self, server: &ServerEntry, until: u64, admits: bool) {
+        let gate = server.gate.load_full();
+        if gate.is_closed() {
+            // Whatever still replicates behind the former one ends.
+            self.close(&gate, Reason::NotPrimary, 0);
+            server.gate.store(Arc::new(Gate::new(until, admits, Reason::NotPrimary)));
+        } else {
+            gate.set(until, admits);
+        }
+    }
+
+    fn close(&self, gate: &Arc<Gate>, reason: Reason, replication_until: u64) {
+        if gate.close(reason, replication_until) {
+            self.wake_sessions(gate);
+        }
     }
 
     fn wake_sessions(&self, gate: &Arc<Gate>) {
@@ -324,7 +351,7 @@ impl Entry {
         let current = server.current.fetch_add(1, SeqCst) + 1;
         server.most.fetch_max(current, Relaxed);
         server.total.fetch_add(1, Relaxed);
-        Some(Ticket { entry: Arc::clone(self), server: index, session, gate, id })
+        Some(Ticket { entry: Arc::clone(self), server: index, session, replicates: false, gate, id })
     }
 
     /// The servers that a CancelRequest goes to: the one whose session has this key, or, for keys of streams that could not be
@@ -429,6 +456,32 @@ mod tests {
             entry.next_id.store(0, Relaxed);
             let ticket = admit(&entry, failed).expect("a place");
             assert_eq!(ticket.server().config.name, expected, "{failed:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn replication_outlives_an_orderly_stop_up_to_its_end() {
+        let later = boot_now() + Duration::from_secs(1_000);
+        let stops = Access::Stopping { reason: Reason::NotPrimary, until: later };
+        let open = Access::Open { epoch: None, until: Boot::NEVER };
+        // (what is applied one after the other, whether a client's session and one that replicates may go on)
+        for (steps, client, replicates) in [
+            (&[open][..], true, true),
+            (&[stops], false, true),
+            (&[stops, stops], false, true),
+            (&[Access::Stopping { reason: Reason::NotPrimary, until: boot_now() }], false, false),
+            (&[stops, Access::Closed(Reason::NewerLeader)], false, false),
+            (&[Access::Closed(Reason::NewerLeader)], false, false),
+            // What has ended stays so, and a server that comes back has new sessions.
+            (&[Access::Closed(Reason::NewerLeader), stops], false, false),
+            (&[stops, open], false, false),
+        ] {
+            let entry = entry("balance first");
+            let client_ticket = admit(&entry, &[]).expect("a place");
+            let mut ticket = admit(&entry, &[]).expect("a place");
+            ticket.replicates = true;
+            steps.iter().for_each(|step| entry.apply(&[*step]));
+            assert_eq!((client_ticket.shut().is_none(), ticket.shut().is_none()), (client, replicates), "{steps:?}");
         }
     }
 

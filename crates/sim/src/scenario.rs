@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgherd_ha::{Remote, Settings, StandbyCluster, Synchronous, Upstream};
+use pgherd_ha::{Address, Remote, Settings, StandbyCluster, Synchronous, Upstream};
 
 use crate::consumer::{SLOT, kind};
 use crate::faults::Fault;
@@ -227,7 +227,11 @@ impl Scenario {
 
 /// The cluster that a standby cluster follows, or its archive. Nothing ever comes from there but a first copy.
 pub fn other_cluster(streams: bool) -> StandbyCluster {
-    let server = Upstream { name: "other".into(), host: "other".into(), port: 5432, remote: Some(Remote::default()) };
+    let server = Upstream {
+        name: "other".into(),
+        addresses: vec![Address::new("other", 5432)],
+        remote: Some(Remote::default()),
+    };
     StandbyCluster { upstream: streams.then_some(server) }
 }
 

@@ -16,6 +16,7 @@ mod patronictl;
 mod pause;
 mod pgbackrest;
 mod rejoin;
+mod remote;
 mod replica_methods;
 mod restart;
 mod restart_conditions;

@@ -9,10 +9,10 @@ use crate::harness::cluster::{Cluster, LONG, text};
 use crate::harness::site::Site;
 use crate::harness::{binary, eventually};
 
-const NAMES: &str = "SELECT name FROM town ORDER BY name";
+pub const NAMES: &str = "SELECT name FROM town ORDER BY name";
 
 /// Follows whatever the entrypoint of the other cluster leads to.
-fn through_entrypoint(cluster: &Cluster) -> Value {
+pub fn through_entrypoint(cluster: &Cluster) -> Value {
     json!({"host": "127.0.0.1", "port": cluster.entry_port()})
 }
 
@@ -64,18 +64,18 @@ fn a_standby_cluster_is_made_fails_over_and_follows_a_failover_of_the_other() {
 }
 
 /// To stream from one node, as by the address of its site.
-fn from_node(cluster: &Cluster, node: &str) -> Value {
+pub fn from_node(cluster: &Cluster, node: &str) -> Value {
     json!({"host": "127.0.0.1", "port": cluster.node(node).postgres_port})
 }
 
-fn is_primary(cluster: &Cluster, node: &str) {
+pub fn is_primary(cluster: &Cluster, node: &str) {
     eventually(&format!("{node} is a primary"), LONG, || match cluster.status(node)? {
         status if status["role"] == "primary" && status["state"] == "running" => Ok(()),
         status => Err(status.to_string()),
     });
 }
 
-fn insert(cluster: &Cluster, node: &str, name: &str) {
+pub fn insert(cluster: &Cluster, node: &str, name: &str) {
     cluster.sql(node, &format!("INSERT INTO town VALUES ('{name}')")).expect("a primary");
 }
 

@@ -18,7 +18,9 @@ impl Process {
     /// The process that has this pid now, unless it has ended.
     pub fn of(pid: i32) -> Option<Process> {
         let (state, _, started) = stat(pid)?;
-        (!matches!(state, 'Z' | 'X')).then_some(Process { pid, started })
+        // The first thread may have ended while others still hold its files and locks.
+        let others = || std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1);
+        (!matches!(state, 'Z' | 'X') || others()).then_some(Process { pid, started })
     }
 
     pub fn is_alive(self) -> bool {

@@ -71,7 +71,7 @@ impl Node {
     }
 
     pub fn upstream(&self) -> Upstream {
-        Upstream { host: "127.0.0.1".into(), port: self.server.port, slot: None }
+        Upstream::at("127.0.0.1", self.server.port)
     }
 
     pub async fn configure(&self, recovery: &Recovery) -> Changed {

@@ -113,6 +113,7 @@ fn standby() -> NodeRoute {
         in_recovery: Some(true),
         epoch: None,
         permit_ms: None,
+        stopping_ms: None,
         paused: false,
         timeline: Some(Timeline(1)),
         lsn: Some(Lsn(1)),

@@ -133,6 +133,7 @@ pub fn node_route() -> NodeRoute {
         in_recovery: Some(false),
         epoch: Some(EPOCH),
         permit_ms: None,
+        stopping_ms: None,
         paused: false,
         timeline: Some(Timeline(2)),
         lsn: Some(Lsn(1)),

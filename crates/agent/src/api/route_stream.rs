@@ -36,7 +36,7 @@ pub struct RouteSource {
 }
 
 impl RouteSource {
-    /// `node` is set by the daemon, for the first time after its first round; its `epoch`, `permit_ms` and `paused` are checked against the
+    /// `node` is set by the daemon, for the first time after its first round; its `epoch`, its times and `paused` are checked against the
     /// permit at each line.
     pub fn new(node: watch::Receiver<Arc<NodeRoute>>) -> RouteSource {
         RouteSource { node, free: Arc::new(Semaphore::new(MAX_STREAMS)) }
@@ -101,10 +101,17 @@ fn message(node: &NodeRoute, permit: &Permit, received: Boot, now: Boot) -> Rout
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let paused = matches!(permit, Permit::Paused { .. });
     let epoch = node.epoch.filter(|epoch| permit.allows_writer(now) && permit.epoch() == Some(*epoch));
-    let permit_ms = epoch.filter(|_| !paused).map(|_| millis(permit.remaining(now)));
+    // In pause it has no end, and what has none is not passed on as a time.
+    let left = permit.allows_writer(now).then(|| millis(permit.remaining(now))).filter(|_| !paused);
     RouteMessage {
         elapsed_ms: millis(now.since(received)),
-        node: NodeRoute { epoch, permit_ms, paused, ..node.clone() },
+        node: NodeRoute {
+            epoch,
+            permit_ms: left.filter(|_| epoch.is_some()),
+            stopping_ms: left.filter(|_| node.stopping_ms.is_some()),
+            paused,
+            ..node.clone()
+        },
     }
 }
 

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd_ha::{Remote, Role, Settings, StandbyCluster, Synchronous, Upstream, slot_name};
+use pgherd_ha::{Address, Remote, Role, Settings, StandbyCluster, Synchronous, Upstream, slot_name};
 use serde_json::{Map, Value};
 
 use super::methods;
-use super::options::check_dynamic;
+use super::options::{check_dynamic, ports};
 use super::place::{Problem, Problems};
 use super::slots::Slots;
 use super::timing::{Company, Timing};
@@ -65,7 +65,7 @@ impl Dynamic {
         }
         let tree = Tree(&value);
         let standby_cluster = standby_cluster(&tree);
-        check_port(&tree, &mut problems);
+        check_ports(&tree, &mut problems);
         let strict = tree.flag("synchronous_mode_strict");
         Dynamic {
             timing: Timing::read(&tree, company, &mut problems),
@@ -234,7 +234,7 @@ fn methods_of_standby_cluster(tree: &Tree<'_>, follows: bool, problems: &mut Pro
 /// In force only if it says where to stream or to restore from.
 fn standby_cluster(tree: &Tree<'_>) -> Option<Map<String, Value>> {
     let says = |key: &str| tree.text(&format!("standby_cluster.{key}")).is_some_and(|text| !text.is_empty());
-    let counts = says("host") || says("restore_command") || tree.integer("standby_cluster.port").is_some();
+    let counts = says("host") || says("restore_command") || says("port");
     counts.then(|| tree.map_of("standby_cluster"))
 }
 
@@ -243,21 +243,29 @@ const DEFAULT_PORT: u16 = 5432;
 /// What the section says: to stream from a host, or, without one, to live by the archive.
 fn followed(section: &Map<String, Value>, use_slots: bool) -> StandbyCluster {
     let text = |key: &str| section.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let port = section.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
-    let streams = text("host").is_some() || port.is_some();
+    let streams = text("host").is_some() || text("port").is_some();
     let upstream = streams.then(|| Upstream {
         name: "the other cluster".to_owned(),
-        host: text("host").unwrap_or("localhost").to_owned(),
-        port: port.unwrap_or(DEFAULT_PORT),
+        addresses: addresses(text("host").unwrap_or("localhost"), text("port")),
         remote: Some(Remote { slot: text("primary_slot_name").filter(|_| use_slots).map(slot_name) }),
     });
     StandbyCluster { upstream }
 }
 
-/// A port that no server can have; the rest of the section counts all the same.
-fn check_port(tree: &Tree<'_>, problems: &mut Problems) {
-    if let Some(port) = tree.integer("standby_cluster.port").filter(|port| u16::try_from(*port).is_err()) {
-        let text = format!("{port} is no port (1 to 65535): {DEFAULT_PORT} is tried until it is corrected");
+/// As libpq reads them: hosts with commas, and one port for all or one for each.
+fn addresses(hosts: &str, port: Option<&str>) -> Vec<Address> {
+    let hosts: Vec<&str> = hosts.split(',').map(str::trim).collect();
+    let ports = port.and_then(ports).filter(|ports| ports.len() == 1 || ports.len() == hosts.len());
+    let ports = ports.unwrap_or_else(|| vec![DEFAULT_PORT]);
+    hosts.iter().zip(ports.iter().cycle()).map(|(host, port)| Address::new(host, *port)).collect()
+}
+
+/// Neither one port for all hosts nor one for each; the rest of the section counts all the same.
+fn check_ports(tree: &Tree<'_>, problems: &mut Problems) {
+    let count = |key: &str| tree.text(key).map_or(1, |text| text.split(',').count());
+    let (hosts, ports) = (count("standby_cluster.host"), count("standby_cluster.port"));
+    if ports != 1 && ports != hosts {
+        let text = format!("{ports} ports for {hosts} hosts: {DEFAULT_PORT} is tried until it is corrected");
         problems.push(Problem::warning("standby_cluster.port", text));
     }
 }

@@ -183,20 +183,31 @@ fn what_a_standby_cluster_follows() {
         let dynamic = read(&json!({ "standby_cluster": section }));
         let upstream = dynamic.settings(&config("")).standby_cluster.expect("it follows something").upstream;
         let slot = |remote: Option<Remote>| remote.expect("another cluster").slot;
-        (dynamic.warnings.to_string(), upstream.map(|it| (it.host, it.port, slot(it.remote))))
+        let addresses = |it: &Upstream| it.addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(" ");
+        (dynamic.warnings.to_string(), upstream.map(|it| (addresses(&it), slot(it.remote))))
     };
-    let server = |host: &str, port, slot: Option<&str>| Some((host.to_owned(), port, slot.map(str::to_owned)));
+    let server = |addresses: &str, slot: Option<&str>| Some((addresses.to_owned(), slot.map(str::to_owned)));
     for (section, expected) in [
-        (json!({"host": "a,b", "port": "5433"}), server("a,b", 5433, None)),
-        (json!({"host": "a", "primary_slot_name": "West-1"}), server("a", 5432, Some("west_1"))),
-        (json!({"port": 5433}), server("localhost", 5433, None)),
+        (json!({"host": "a,b", "port": "5433"}), server("a:5433 b:5433", None)),
+        (json!({"host": "a", "primary_slot_name": "West-1"}), server("a:5432", Some("west_1"))),
+        (json!({"host": "a, b", "port": "5433,5434"}), server("a:5433 b:5434", None)),
+        (json!({"host": "a,b", "port": "5433,"}), server("a:5433 b:5432", None)),
+        (json!({"host": "a,b", "port": ""}), server("a:5432 b:5432", None)),
+        (json!({"host": "fe80::1,b"}), server("fe80::1:5432 b:5432", None)),
+        (json!({"port": 5433}), server("localhost:5433", None)),
         (json!({"restore_command": "cp", "primary_slot_name": "s"}), None),
     ] {
         assert_eq!(followed(section.clone()), (String::new(), expected), "{section}");
     }
-    let (warning, found) = followed(json!({"host": "a", "port": 70_000}));
-    assert_eq!(warning, "standby_cluster.port: 70000 is no port (1 to 65535): 5432 is tried until it is corrected");
-    assert_eq!(found, server("a", 5432, None));
+    for (port, said) in [
+        (json!(70_000), "expected a port (1 to 65535), or several with commas, found 70000"),
+        (json!("5433,0"), "expected a port (1 to 65535), or several with commas, found `5433,0`"),
+        (json!("5433,5434,5435"), "3 ports for 2 hosts: 5432 is tried until it is corrected"),
+    ] {
+        let (warning, found) = followed(json!({"host": "a,b", "port": port}));
+        assert!(warning.starts_with("standby_cluster.port: ") && warning.contains(said), "{warning}");
+        assert_eq!(found, server("a:5432 b:5432", None));
+    }
     let without_slots = read(&json!({"standby_cluster": {"host": "a", "primary_slot_name": "s"},
         "postgresql": {"use_slots": false}}));
     let upstream = without_slots.settings(&config("")).standby_cluster.and_then(|it| it.upstream).expect("a host");

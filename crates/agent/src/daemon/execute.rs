@@ -253,7 +253,7 @@ impl Daemon {
         super::jobs::rewrite(&server, recovery, self.node.control.as_ref()).await?;
         self.call_back(Callback { event: CallbackEvent::Reload, role: self.standby_role() });
         match &upstream {
-            Some(upstream) => tracing::info!("following {} ({}:{})", upstream.name, upstream.host, upstream.port),
+            Some(upstream) => tracing::info!("following {} ({})", upstream.name, super::jobs::server_of(upstream)),
             None if self.lives_by_archive() => tracing::info!("following nobody: the log comes from the archive"),
             None => tracing::info!("the upstream is cut: what is received so far is all there will be"),
         }

@@ -1,6 +1,6 @@
 //! What this node registers of itself: the member key, and the route that is pushed to entrypoints.
 
-use pgherd_ha::{Decision, Local, Lsn, Member, NodeRoute, Permit, Postgres, View};
+use pgherd_ha::{Decision, Job, Local, Lsn, Member, NodeRoute, Permit, Postgres, StopMode, View};
 use serde_json::{Map, Value, json};
 
 use super::commands::Commands;
@@ -107,7 +107,13 @@ fn in_recovery(local: &Local, node: &Node) -> Option<bool> {
     }
 }
 
-/// The route of this node. `permit_ms` is filled in when a line is sent.
+/// A fast shutdown lets its walsenders send all that there is, and whoever follows gets it.
+fn stops_in_order(local: &Local) -> bool {
+    let job = local.job.as_ref().map(|running| &running.job);
+    job.is_some_and(|job| matches!(job, Job::Stop(mode) if *mode != StopMode::Immediate))
+}
+
+/// The route of this node. `permit_ms` and `stopping_ms` are filled in when a line is sent.
 pub fn route(identity: &Identity, local: &Local, node: &Node, view: Option<&View>, decision: &Decision) -> NodeRoute {
     let Decision { permit, admits, .. } = *decision;
     let running = in_recovery(local, node);
@@ -125,6 +131,7 @@ pub fn route(identity: &Identity, local: &Local, node: &Node, view: Option<&View
         in_recovery: running,
         epoch: if leads && admits { permit.epoch() } else { None },
         permit_ms: None,
+        stopping_ms: stops_in_order(local).then_some(0),
         paused: matches!(permit, Permit::Paused { .. }),
         timeline: node.timeline().filter(|_| running.is_some()),
         lsn: position,

@@ -56,6 +56,7 @@ impl Publisher {
             in_recovery: None,
             epoch: None,
             permit_ms: None,
+            stopping_ms: None,
             paused: false,
             timeline: None,
             lsn: None,

@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn the_users_options_are_added_or_refused() {
         let mut server = Server::new("n", "c", "/data", Credentials::new("postgres", Some("secret")));
-        let source = Upstream { host: "h".into(), port: 1, slot: None };
+        let source = Upstream::at("h", 1);
         let with = |server: &Server| {
             let mut command = Command::new("pg_basebackup");
             arguments(server, &source, &[], &mut command);

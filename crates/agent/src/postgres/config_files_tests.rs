@@ -16,7 +16,7 @@ fn parameters() -> BTreeMap<String, String> {
 }
 
 fn upstream(slot: Option<&str>) -> Recovery {
-    Recovery::Standby { upstream: Some(Upstream { host: "h".into(), port: 1, slot: slot.map(Into::into) }) }
+    Recovery::Standby { upstream: Some(Upstream { slot: slot.map(Into::into), ..Upstream::at("h", 1) }) }
 }
 
 fn directory_with_original() -> tempfile::TempDir {
@@ -67,7 +67,7 @@ fn the_file_of_a_standby_and_of_one_without_upstream() {
              recovery_target_timeline = 'latest'\nrecovery_target_xid = ''\nrestore_command = 'cp /a/%f %p'\n"
         )
     };
-    let conninfo = conninfo::primary_conninfo(&server, &Upstream { host: "h".into(), port: 1, slot: None });
+    let conninfo = conninfo::primary_conninfo(&server, &Upstream::at("h", 1));
     assert!(content(path, "postgresql.conf").ends_with(&block(&conninfo, "n1")));
     assert_eq!(content(path, "standby.signal"), "");
     assert_eq!(content(path, "pgpass"), "h:1:*:replicator:rep-pass\nh:1:*:postgres:secret\n");

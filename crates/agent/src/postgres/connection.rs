@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgherd_ha::Address;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{Client, Config, NoTls, Statement};
@@ -195,18 +196,18 @@ async fn open_remote(
     credentials: &super::Credentials,
 ) -> Result<Open, Error> {
     let mut config = base_config(server, credentials, &server.name, Some(STATEMENT_TIMEOUT));
-    for host in upstream.host.split(',') {
+    for Address { host, port } in &upstream.addresses {
         match host.starts_with('/') {
             true => config.host_path(host),
             false => config.host(host),
         };
+        config.port(*port);
     }
-    config.port(upstream.port);
     // Of several servers of another cluster the primary is the one whose history counts.
-    if upstream.host.contains(',') {
+    if upstream.addresses.len() > 1 {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
-    open_at(format!("{}:{}", upstream.host, upstream.port), config).await
+    open_at(upstream.to_string(), config).await
 }
 
 /// Where the local server is reached.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use pgherd_ha::Address;
+
 use super::{Credentials, Server, Upstream};
 
 /// Keys that follow the address, in the order of Patroni's contract; keys of the credentials fill them.
@@ -31,7 +33,7 @@ pub fn primary_conninfo(server: &Server, upstream: &Upstream) -> String {
 
 /// Where there are several servers, of another cluster, its primary is meant.
 fn one_of_several(upstream: &Upstream) -> Option<&'static str> {
-    upstream.host.contains(',').then_some("read-write")
+    (upstream.addresses.len() > 1).then_some("read-write")
 }
 
 /// The `--dbname` of pg_basebackup and the `--source-server` of pg_rewind: no password, it comes from `PGPASSFILE`. With a database (for
@@ -60,10 +62,10 @@ pub fn password_file(server: &Server, upstreams: &[&Upstream]) -> String {
         // The first match counts, so a role that is configured twice keeps the password of its first section.
         for role in roles.iter().flatten() {
             let Some(password) = &role.password else { continue };
-            for host in upstream.host.split(',') {
+            for Address { host, port } in &upstream.addresses {
                 let host = password_field(host);
                 let (user, password) = (password_field(&role.username), password_field(password.expose()));
-                let line = format!("{host}:{}:*:{user}:{password}\n", upstream.port);
+                let line = format!("{host}:{port}:*:{user}:{password}\n");
                 if !text.contains(&line) {
                     text.push_str(&line);
                 }
@@ -84,8 +86,14 @@ impl Conninfo {
     }
 
     fn address(&mut self, upstream: &Upstream) {
-        self.push("host", &upstream.host);
-        self.push("port", &upstream.port.to_string());
+        let hosts: Vec<&str> = upstream.addresses.iter().map(|address| address.host.as_str()).collect();
+        let mut ports: Vec<String> = upstream.addresses.iter().map(|address| address.port.to_string()).collect();
+        // One port is that of every host.
+        if ports.iter().all(|port| *port == ports[0]) {
+            ports.truncate(1);
+        }
+        self.push("host", &hosts.join(","));
+        self.push("port", &ports.join(","));
     }
 
     /// Everything after the address.
@@ -147,7 +155,11 @@ mod tests {
     }
 
     fn upstream(host: &str) -> Upstream {
-        Upstream { host: host.into(), port: 5433, slot: None }
+        Upstream::at(host, 5433)
+    }
+
+    fn several() -> Upstream {
+        Upstream { addresses: vec![Address::new("a", 5433), Address::new("b", 5433)], slot: None }
     }
 
     #[test]
@@ -171,14 +183,25 @@ mod tests {
     #[test]
     fn of_several_servers_the_primary_is_wanted_where_its_slot_is_used_or_its_history_counts() {
         let server = server();
-        let several = upstream("a,b");
+        let several = several();
         let wants = |text: String| text.contains(" target_session_attrs=read-write ");
         assert!(!wants(primary_conninfo(&server, &several)), "any may send");
         let slot = Upstream { slot: Some("s".into()), ..several.clone() };
         assert!(wants(primary_conninfo(&server, &slot)));
-        assert!(!wants(primary_conninfo(&server, &Upstream { host: "a".into(), ..slot })));
+        assert!(!wants(primary_conninfo(&server, &Upstream { addresses: vec![Address::new("a", 5433)], ..slot })));
         assert!(wants(tool_conninfo(&server, &server.superuser, &several, Some("postgres"))), "a rewind");
         assert!(!wants(tool_conninfo(&server, &server.replication, &several, None)), "a copy");
+    }
+
+    #[test]
+    fn several_servers_have_one_port_or_each_its_own() {
+        let mut server = server();
+        server.superuser.password = None;
+        let mut several = several();
+        assert!(primary_conninfo(&server, &several).contains(" host=a,b port=5433 "));
+        several.addresses[1].port = 5434;
+        assert!(primary_conninfo(&server, &several).contains(" host=a,b port=5433,5434 "));
+        assert_eq!(password_file(&server, &[&several]), "a:5433:*:replicator:rep-pass\nb:5434:*:replicator:rep-pass\n");
     }
 
     #[test]

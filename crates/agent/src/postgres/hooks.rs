@@ -19,9 +19,9 @@ pub fn local_login(server: &Server) -> Result<Login, Error> {
         LocalAddress::Socket(directory) => directory.display().to_string(),
         LocalAddress::Host(host) => host,
     };
-    let local = Upstream { host, port: server.port, slot: None };
+    let local = Upstream::at(&host, server.port);
     // For libpq the socket is at `localhost`.
-    let named = Upstream { host: "localhost".into(), ..local.clone() };
+    let named = Upstream::at("localhost", server.port);
     config_files::write_password_file(server, &[&local, &named])?;
     let conninfo = conninfo::tool_conninfo(server, &server.superuser, &local, Some(&server.database));
     let options = OsString::from("-c synchronous_commit=local -c statement_timeout=0");

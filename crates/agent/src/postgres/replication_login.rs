@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use pgherd_ha::Address;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -26,17 +27,14 @@ const PROTOCOL: [u8; 4] = [0, 3, 0, 0];
 pub(super) async fn try_replication_login(server: &Server, upstream: &Upstream) -> Result<(), Error> {
     let asked = tokio::time::timeout(LIMIT, refusal(&server.replication.username, upstream)).await;
     match asked.ok().and_then(Result::ok).flatten() {
-        Some(words) => {
-            let Upstream { host, port, .. } = upstream;
-            Err(Error::Refused(format!("{host}:{port} refuses the replication connection: {words}")))
-        }
+        Some(words) => Err(Error::Refused(format!("{upstream} refuses the replication connection: {words}"))),
         None => Ok(()),
     }
 }
 
 async fn refusal(user: &str, upstream: &Upstream) -> std::io::Result<Option<String>> {
-    let first = upstream.host.split(',').next().unwrap_or_default();
-    let mut stream = TcpStream::connect((first, upstream.port)).await?;
+    let Some(Address { host, port }) = upstream.addresses.first() else { return Ok(None) };
+    let mut stream = TcpStream::connect((host.as_str(), *port)).await?;
     // As the standby does by default: with TLS where there is some.
     stream.write_all(&SSL_REQUEST).await?;
     if stream.read_u8().await? != b'N' {

@@ -109,18 +109,13 @@ pub async fn wait_for_checkpoint(server: &Server, source: &Upstream, limit: Dura
             if !std::mem::replace(&mut asked, true)
                 && let Err(error) = query_remote(server, source, what, "CHECKPOINT").await
             {
-                tracing::info!(
-                    "waiting for the checkpoint that {}:{} makes by itself: {}",
-                    source.host,
-                    source.port,
-                    error.full()
-                );
+                tracing::info!("waiting for the checkpoint that {source} makes by itself: {}", error.full());
             }
             sleep(BETWEEN_LOOKS).await;
         }
         Ok(())
     };
-    let operation = format!("waiting for the checkpoint of {}:{} after its promotion", source.host, source.port);
+    let operation = format!("waiting for the checkpoint of {source} after its promotion");
     timeout(limit, done).await.unwrap_or(Err(Error::Deadline { operation, limit }))
 }
 
@@ -330,7 +325,7 @@ mod tests {
         server.recovery_conf.insert("restore_command".into(), "cp".into());
         server.config_dir = Some("/etc/pg".into());
         server.rewind_options = vec![ToolOption::flag("no-sync")];
-        let leader = Upstream { host: "h".into(), port: 1, slot: None };
+        let leader = Upstream::at("h", 1);
         let with = |server: &Server, major| {
             let mut command = Command::new("pg_rewind");
             arguments(server, &leader, major, &mut command);

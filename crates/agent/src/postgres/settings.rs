@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use pgherd_ha::Address;
+
 use super::own_method::{CustomBootstrap, ReplicaMethod};
 use crate::user_command::UserCommand;
 
@@ -72,11 +74,24 @@ impl ToolOption {
 /// The server that a standby streams from, or that a copy is taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    /// Name or address; a directory for a unix socket.
-    pub host: String,
-    pub port: u16,
+    /// One or, of another cluster, perhaps several.
+    pub addresses: Vec<Address>,
     /// The physical slot on it, if slots are used.
     pub slot: Option<String>,
+}
+
+impl Upstream {
+    /// Without a slot.
+    pub fn at(host: &str, port: u16) -> Upstream {
+        Upstream { addresses: vec![Address::new(host, port)], slot: None }
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<String> = self.addresses.iter().map(Address::to_string).collect();
+        f.write_str(&addresses.join(","))
+    }
 }
 
 /// One PostgreSQL server, as the merged configuration describes it.

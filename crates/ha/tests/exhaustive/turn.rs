@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pgherd_ha::{
-    Action, Agent, Boot, ControlFile, ControlState, DataDirectory, Divergence, Epoch, FailoverKey, Job, JobInProgress,
-    JobOutcome, JobResult, LeaderOwner, Local, Lsn, Member, MemberState, Now, Peer, PeerAnswer, PeerPoll, Postgres,
-    Role, Rule, Settings, Store, SystemId, Timeline, Upstream, Verdict, Versioned, View, Wall,
+    Action, Address, Agent, Boot, ControlFile, ControlState, DataDirectory, Divergence, Epoch, FailoverKey, Job,
+    JobInProgress, JobOutcome, JobResult, LeaderOwner, Local, Lsn, Member, MemberState, Now, Peer, PeerAnswer,
+    PeerPoll, Postgres, Role, Rule, Settings, Store, SystemId, Timeline, Upstream, Verdict, Versioned, View, Wall,
 };
 use serde_json::Map;
 
@@ -150,7 +150,7 @@ fn name(index: usize) -> String {
 }
 
 fn upstream(index: usize) -> Upstream {
-    Upstream { name: name(index), host: name(index), port: 5432, remote: None }
+    Upstream { name: name(index), addresses: vec![Address::new(&name(index), 5432)], remote: None }
 }
 
 fn view(state: &State, index: usize) -> View {

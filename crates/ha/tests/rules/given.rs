@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgherd_ha::{
-    Action, Agent, Boot, ConnectedStandby, ControlFile, ControlState, DataDirectory, Divergence, Epoch, FailoverKey,
-    FailsafeAnswer, FailsafeAsk, HistoryLine, Job, JobInProgress, JobOutcome, JobResult, Leader, LeaderOwner, Lease,
-    Local, Lsn, Member, MemberState, Now, Peer, PeerAnswer, PeerPoll, Postgres, Remote, Role, Rule, Running, Settings,
-    Slot, SlotChange, SlotKind, StandbyCluster, StandbyNames, Store, SyncKey, SyncState, Synchronous, SystemId,
-    Timeline, Upstream, Verdict, Versioned, View, Wall, Watchdog,
+    Action, Address, Agent, Boot, ConnectedStandby, ControlFile, ControlState, DataDirectory, Divergence, Epoch,
+    FailoverKey, FailsafeAnswer, FailsafeAsk, HistoryLine, Job, JobInProgress, JobOutcome, JobResult, Leader,
+    LeaderOwner, Lease, Local, Lsn, Member, MemberState, Now, Peer, PeerAnswer, PeerPoll, Postgres, Remote, Role, Rule,
+    Running, Settings, Slot, SlotChange, SlotKind, StandbyCluster, StandbyNames, Store, SyncKey, SyncState,
+    Synchronous, SystemId, Timeline, Upstream, Verdict, Versioned, View, Wall, Watchdog,
 };
 use serde_json::Map;
 
@@ -334,12 +334,12 @@ fn lease(millis: u64) -> Lease {
 }
 
 pub fn upstream(name: &str) -> Upstream {
-    Upstream { name: name.into(), host: name.into(), port: 5432, remote: None }
+    Upstream { name: name.into(), addresses: vec![Address::new(name, 5432)], remote: None }
 }
 
 /// The cluster that a standby cluster follows.
 pub fn other_cluster() -> Upstream {
-    Upstream { name: "the other".into(), host: "east".into(), port: 5432, remote: Some(Remote::default()) }
+    Upstream { name: "the other".into(), addresses: vec![Address::new("east", 5432)], remote: Some(Remote::default()) }
 }
 
 pub fn clone_of(name: &str) -> Job {

@@ -24,6 +24,8 @@ pub struct AgentView {
     pub node: Option<NodeRoute>,
     /// When the permit of that line ends, on our clock.
     pub deadline: Option<Boot>,
+    /// Until when, on our clock, its orderly stop may take.
+    pub stopping_until: Option<Boot>,
     /// Its lines say that sessions there can write, or will in a moment: it holds the leader key, or was last seen out of recovery.
     pub may_write: bool,
     /// A session saw this server in recovery though it was routed as the primary; the next line or check clears it.
@@ -34,6 +36,7 @@ impl AgentView {
     pub fn on_push(&mut self, message: RouteMessage, requested: Boot) {
         self.source = Source::Live;
         self.deadline = message.permit_deadline(requested);
+        self.stopping_until = message.stopping_deadline(requested);
         // A server that does not answer may still serve the sessions that it has.
         let out_of_recovery = message.node.in_recovery.map_or(self.may_write, |in_recovery| !in_recovery);
         self.may_write = out_of_recovery || message.node.epoch.is_some();
@@ -67,6 +70,11 @@ impl AgentView {
     /// Until when sessions there may go on, in any listener: what can write only as long as the permit stands. `None`: it has ended.
     pub fn bound(&self, now: Boot) -> Option<Boot> {
         if self.pushes() && self.may_write { self.proof(now).map(|(_, until)| until) } else { Some(Boot::NEVER) }
+    }
+
+    /// Until when standbys may go on to be sent the log of a server that is stopped in order.
+    pub fn stopping(&self, now: Boot) -> Option<Boot> {
+        self.stopping_until.filter(|until| now < *until)
     }
 
     /// It is known to push its route, though its stream may be lost.

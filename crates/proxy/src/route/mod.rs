@@ -15,6 +15,9 @@
 //!
 //! The rule of every other listener: what an agent pushes about a server that can write, or is about to, counts as long as its
 //! permit stands. Then the sessions there end, whatever `on-marked-down` says: they could write.
+//!
+//! In every listener: where sessions end because a server is being stopped in order, those of physical replication, which cannot write, go on
+//! as long as its permit stands, so that whoever follows gets the last record.
 
 mod agent;
 mod health;
@@ -44,6 +47,9 @@ pub enum Access {
     /// Takes no new ones and keeps those it has, as HAProxy does without `on-marked-down shutdown-sessions`; but nothing is
     /// forwarded at or after `until`.
     Keep { until: Boot },
+    /// It is being stopped in order under a permit that ends at `until`: its sessions end, but those of physical replication go on until the server
+    /// has sent its last record and ends them.
+    Stopping { reason: Reason, until: Boot },
     /// Its sessions end.
     Closed(Reason),
 }
@@ -65,6 +71,14 @@ impl Access {
     const OPEN: Access = Access::Open { epoch: None, until: Boot::NEVER };
     const KEEP: Access = Access::Keep { until: Boot::NEVER };
 
+    /// Why sessions end, if they do.
+    pub fn refusal(self) -> Option<Reason> {
+        match self {
+            Access::Closed(reason) | Access::Stopping { reason, .. } => Some(reason),
+            Access::Open { .. } | Access::Keep { .. } => None,
+        }
+    }
+
     /// The same for sessions that it has, and no new ones.
     fn kept(self) -> Access {
         match self {
@@ -76,10 +90,19 @@ impl Access {
     /// The same, and an end at `bound`; `None`: which has passed.
     fn bounded(self, bound: Option<Boot>) -> Access {
         match (self, bound) {
-            (Access::Closed(reason), _) => Access::Closed(reason),
+            (ended @ (Access::Closed(_) | Access::Stopping { .. }), _) => ended,
             (_, None) => Access::Closed(Reason::PermitEnded),
             (Access::Open { epoch, until }, Some(bound)) => Access::Open { epoch, until: until.min(bound) },
             (Access::Keep { until }, Some(bound)) => Access::Keep { until: until.min(bound) },
+        }
+    }
+
+    /// The same of a server whose orderly stop may take until then. A newer leader says that it is over.
+    fn stopping(self, until: Option<Boot>) -> Access {
+        match (self, until) {
+            (Access::Closed(Reason::NewerLeader | Reason::OlderEpoch), _) | (_, None) => self,
+            (Access::Closed(reason), Some(until)) => Access::Stopping { reason, until },
+            (_, Some(_)) => self,
         }
     }
 }
@@ -272,8 +295,9 @@ impl Routes {
     pub fn next_change(&self, now: Boot) -> Option<Boot> {
         let permits = self.agents.iter().filter_map(|agent| agent.proof(now)).map(|(_, until)| until);
         let epochs = self.listeners.iter().filter_map(|listener| listener.newest).map(Newest::kept_until);
+        let stops = self.agents.iter().filter_map(|agent| agent.stopping_until);
         let doubts = self.listeners.iter().flat_map(|listener| &listener.servers).filter_map(ServerState::aside_until);
-        permits.chain(epochs).chain(doubts).filter(|at| now < *at && *at < Boot::NEVER).min()
+        permits.chain(epochs).chain(stops).chain(doubts).filter(|at| now < *at && *at < Boot::NEVER).min()
     }
 
     fn access(&self, listener: &ListenerState, now: Boot) -> Vec<Access> {
@@ -288,6 +312,9 @@ impl Routes {
             }
         };
         spare_backups(&mut access, listener);
+        for (access, server) in access.iter_mut().zip(&listener.servers) {
+            *access = access.stopping(self.agent(server).and_then(|agent| agent.stopping(now)));
+        }
         access
     }
 

@@ -8,6 +8,8 @@ enum Step {
     /// Server, epoch with the milliseconds of its permit, in recovery.
     Push(usize, Option<(u64, u64)>, bool),
     Stopped(usize),
+    /// In order, under a permit that has so many milliseconds left.
+    Stopping(usize, u64),
     Paused(usize, u64),
     Lost(usize),
     Plain(usize),
@@ -32,6 +34,7 @@ fn node(epoch: Option<u64>, permit_ms: Option<u64>, in_recovery: bool) -> NodeRo
         in_recovery: Some(in_recovery),
         epoch: epoch.map(Epoch),
         permit_ms,
+        stopping_ms: None,
         paused: false,
         timeline: Some(Timeline(1)),
         lsn: Some(Lsn(1)),
@@ -58,6 +61,11 @@ fn apply(routes: &mut Routes, step: &Step, at: u64) {
         Stopped(agent) => {
             let kept = node(Some(5), Some(1_000), false);
             push(agent, NodeRoute { running: false, in_recovery: None, ..kept });
+        }
+        Stopping(agent, left) => {
+            let stops =
+                NodeRoute { running: false, in_recovery: None, stopping_ms: Some(left), ..node(None, None, false) };
+            push(agent, stops);
         }
         Paused(agent, epoch) => push(agent, NodeRoute { paused: true, ..node(Some(epoch), None, false) }),
         Lost(agent) => routes.on_stream_lost(agent),
@@ -88,6 +96,7 @@ fn words(routes: &Routes, now: u64) -> String {
         Access::Open { epoch: None, until } => format!("open<{}", until.0.as_millis()),
         Access::Keep { until: Boot::NEVER } => "keep".into(),
         Access::Keep { until } => format!("keep<{}", until.0.as_millis()),
+        Access::Stopping { reason, until } => format!("{reason:?}<{}", until.0.as_millis()),
         Access::Closed(reason) => format!("{reason:?}"),
     });
     words.collect::<Vec<_>>().join(" ")
@@ -211,6 +220,70 @@ fn the_read_write_listener_follows_the_greatest_proven_epoch() {
         ),
     ];
     check("/", "", cases);
+}
+
+#[test]
+fn replication_from_a_server_that_is_stopped_in_order_goes_on_under_its_permit() {
+    let serves = |at| (at, Push(0, Some((5, 100)), false));
+    let cases: Vec<Case> = vec![
+        (
+            "clients' sessions end",
+            vec![serves(10), (20, Stopping(0, 90))],
+            30,
+            "NotPrimary<110 NotHeardYet NotHeardYet",
+        ),
+        (
+            "with every line it has longer",
+            vec![serves(10), (20, Stopping(0, 90)), (60, Stopping(0, 100))],
+            120,
+            "NotPrimary<160 NotHeardYet NotHeardYet",
+        ),
+        ("the permit ends it", vec![serves(10), (20, Stopping(0, 90))], 110, "NotPrimary NotHeardYet NotHeardYet"),
+        (
+            "a lost stream prolongs nothing",
+            vec![serves(10), (20, Stopping(0, 90)), (30, Lost(0))],
+            110,
+            "NotPrimary NotHeardYet NotHeardYet",
+        ),
+        (
+            "and cuts nothing before",
+            vec![serves(10), (20, Stopping(0, 90)), (30, Lost(0))],
+            100,
+            "NotPrimary<110 NotHeardYet NotHeardYet",
+        ),
+        (
+            "it is down",
+            vec![serves(10), (20, Stopping(0, 90)), (30, Push(0, None, true))],
+            40,
+            "NotPrimary NotHeardYet NotHeardYet",
+        ),
+        ("it is killed", vec![serves(10), (30, Stopped(0))], 40, "NotRunning NewerLeader NewerLeader"),
+        (
+            "another leads",
+            vec![serves(10), (20, Stopping(0, 90)), (30, Push(1, Some((7, 1_000)), false))],
+            40,
+            "NewerLeader open7<1030 NewerLeader",
+        ),
+        (
+            "a plain Patroni does not say it",
+            vec![serves(10), (20, Stopping(0, 90)), (30, Plain(0)), (31, Check(0, false))],
+            40,
+            "ChecksFail NotHeardYet NotHeardYet",
+        ),
+    ];
+    check("/", "on-marked-down shutdown-sessions", cases);
+    let also = vec![(
+        "in other listeners, too",
+        vec![serves(10), (11, Check(0, true)), (20, Stopping(0, 90)), (21, Check(0, false))],
+        30,
+        "PermitEnded<110 NotHeardYet NotHeardYet",
+    )];
+    check("/read-only", "", also);
+    let listener = listener("/", "");
+    let mut ids = 0..;
+    let mut routes = Routes::new(std::slice::from_ref(&listener), |_, _| ids.next(), Boot::ZERO);
+    apply(&mut routes, &Stopping(0, 90), 20);
+    assert_eq!(routes.next_change(Boot::from_millis(30)), Some(Boot::from_millis(110)));
 }
 
 #[test]

@@ -96,8 +96,8 @@ pub struct ServerSide {
     pub transaction: u8,
     /// The process id and key of BackendKeyData, until somebody takes it.
     pub cancel_key: Option<Vec<u8>>,
-    /// The last message was an error; at the end of a stream that is the server's own farewell.
-    pub ended_with_error: bool,
+    /// The type of the last message. At the end of a stream an error is the server's own farewell.
+    pub last: u8,
     /// ParameterStatus during start-up said that the server is a standby.
     pub hot_standby: bool,
 }
@@ -106,13 +106,13 @@ impl ServerSide {
     /// Scans what the server sent. If it turns out to be a standby and `refuse_standby`, returns the length up to the end of the
     /// message that says so; nothing after it may be forwarded.
     pub fn feed(&mut self, chunk: &[u8], refuse_standby: bool) -> Option<usize> {
-        let Self { frames, started, transaction, cancel_key, ended_with_error, hot_standby } = self;
+        let Self { frames, started, transaction, cancel_key, last, hot_standby } = self;
         let starting = !*started;
         frames.feed(
             chunk,
             |kind| kind == b'Z' || starting && matches!(kind, b'S' | b'K'),
             |kind, body| {
-                *ended_with_error = kind == b'E';
+                *last = kind;
                 match kind {
                     b'Z' => {
                         *transaction = body.first().copied().unwrap_or_default();
@@ -202,7 +202,7 @@ mod tests {
     fn the_end_of_a_session_is_told_apart() {
         let mut server = ServerSide::default();
         server.feed(&message(b'E', b"SFATAL\0\0"), true);
-        assert!(server.ended_with_error && server.frames.at_boundary());
+        assert!(server.last == b'E' && server.frames.at_boundary());
         server.feed(&message(b'N', b"\0")[..3], true);
         assert!(!server.frames.at_boundary());
         let mut client = ClientSide::default();

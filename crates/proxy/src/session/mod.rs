@@ -78,7 +78,10 @@ impl Client {
 
     async fn plain(self, packet: &[u8], deadline: Instant, reuse: Option<(TcpStream, Ticket)>) {
         match open(&self.entry, &self.stream, packet, Expect::Message, deadline, reuse).await {
-            Ok(opened) => self.relay(opened, true).await,
+            Ok(mut opened) => {
+                opened.ticket.replicates = startup::replicates(packet);
+                self.relay(opened, true).await;
+            }
             Err(NotOpened::NoServer) => self.refuse().await,
             Err(NotOpened::ClientGone) => {}
         }

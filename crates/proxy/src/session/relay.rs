@@ -145,7 +145,9 @@ impl Relay {
     fn server_ended(&self) -> End {
         match self.sides.as_deref() {
             _ if self.up.closed => End::Done,
-            Some((client, server)) if client.terminated || server.ended_with_error => End::Done,
+            Some((client, server)) if client.terminated || server.last == b'E' => End::Done,
+            // A walsender that has sent everything says `COPY 0` and leaves.
+            Some((_, server)) if self.ticket.replicates && server.last == b'C' => End::Done,
             _ => End::ServerLost,
         }
     }

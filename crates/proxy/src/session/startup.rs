@@ -55,6 +55,31 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Hello, Startu
     kind(packet).ok_or(StartupError::NotPostgres("its protocol is not known"))
 }
 
+/// A StartupMessage asks for physical replication, in which PostgreSQL runs no SQL. Not `replication=database`: that is for logical
+/// replication, and runs any.
+pub fn replicates(packet: &[u8]) -> bool {
+    let mut words = packet.get(8..).unwrap_or_default().split(|byte| *byte == 0);
+    let mut replicates = false;
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        match name {
+            // The end.
+            b"" => break,
+            // The server heeds all that there are: one that is not plainly physical makes a session like any other.
+            b"replication" if !is_true(value) => return false,
+            b"replication" => replicates = true,
+            _ => {}
+        }
+    }
+    replicates
+}
+
+/// PostgreSQL's `parse_bool`: its words may be cut short as long as they can be told apart.
+fn is_true(value: &[u8]) -> bool {
+    let value = value.to_ascii_lowercase();
+    let begins = |word: &[u8]| !value.is_empty() && word.starts_with(&value);
+    begins(b"true") || begins(b"yes") || value == b"on" || value == b"1"
+}
+
 fn kind(packet: Vec<u8>) -> Option<Hello> {
     let code = u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?);
     match code {
@@ -106,10 +131,35 @@ mod tests {
         assert_eq!(read_now(&two).ok(), Some((Hello::Startup(startup), 4)));
     }
 
+    #[test]
+    fn physical_replication_is_told_from_what_can_run_sql() {
+        for (parameters, expected) in [
+            ("user\0me\0replication\0true\0\0", true),
+            ("replication\0ON\0user\0me\0\0", true),
+            ("replication\x001\0\0", true),
+            ("replication\0y\0\0", true),
+            ("replication\0database\0\0", false),
+            ("replication\0database\0replication\0true\0\0", false),
+            ("replication\0true\0replication\0database\0\0", false),
+            ("replication\0true\0replication\0off\0\0", false),
+            ("replication\0off\0\0", false),
+            ("replication\0\0\0", false),
+            ("user\0replication\0database\0true\0\0", false),
+            ("user\0me\0\0replication\0true\0\0", false),
+            ("replication\0", false),
+            ("replication\0tru", true),
+            ("", false),
+        ] {
+            let packet = [&[0, 0, 0, 0, 0, 3, 0, 0][..], parameters.as_bytes()].concat();
+            assert_eq!(replicates(&packet), expected, "{parameters:?}");
+        }
+        assert!(!replicates(b"\0"));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = read_now(&bytes);
+            let _ = (read_now(&bytes), replicates(&bytes));
         }
     }
 }

@@ -154,7 +154,7 @@ fn fill_server(row: &mut Row, server: &ServerEntry, known: &ServerOverview, acce
     row.address = Some(server.config.address());
     row.usable = server.refuses().is_none();
     row.because = match access {
-        Some(Access::Closed(reason)) => Some(reason.words()),
+        Some(Access::Closed(reason) | Access::Stopping { reason, .. }) => Some(reason.words()),
         Some(Access::Keep { .. }) => Some("it takes no new sessions"),
         Some(Access::Open { .. }) if !row.usable => Some(Reason::PermitEnded.words()),
         _ => None,

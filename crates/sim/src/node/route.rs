@@ -102,6 +102,7 @@ fn line(published: Published, permit: Permit, received: Boot, now: Boot) -> Rout
         running: in_recovery.is_some(),
         in_recovery,
         epoch,
+        stopping_ms: None,
         permit_ms: epoch.filter(|_| !paused).map(|_| millis(permit.remaining(now))),
         paused,
         timeline: None,

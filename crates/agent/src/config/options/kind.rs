@@ -30,6 +30,8 @@ pub enum Kind {
     Listen,
     /// `HOST:PORT`
     Address,
+    /// One port, or several with commas.
+    Ports,
     /// A list of texts.
     Texts,
     /// A list of texts, or one text with commas.
@@ -56,6 +58,7 @@ impl Kind {
             Kind::BooleanOr(word) => choice(value, &[word]).or_else(|| boolean(value).map(Value::Bool)),
             Kind::Listen => text(value).filter(|text| text.parse::<Listen>().is_ok()).map(Value::String),
             Kind::Address => text(value).filter(|text| text.parse::<Address>().is_ok()).map(Value::String),
+            Kind::Ports => text(value).filter(|text| text.is_empty() || ports(text).is_some()).map(Value::String),
             Kind::Texts => texts(value),
             Kind::Words => match value {
                 Value::String(list) => Some(list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect()),
@@ -95,6 +98,7 @@ impl Kind {
             Kind::BooleanOr(word) => format!("a boolean (on or off) or {word}"),
             Kind::Listen => "HOST[,HOST...]:PORT".into(),
             Kind::Address => "HOST:PORT".into(),
+            Kind::Ports => "a port (1 to 65535), or several with commas".into(),
             Kind::Texts => "a list of texts".into(),
             Kind::Words => "a list, or a text with commas".into(),
             Kind::ListOrMap => "a list or a mapping".into(),
@@ -108,6 +112,15 @@ impl Kind {
     pub fn is_open(self) -> bool {
         matches!(self, Kind::Map | Kind::Any | Kind::ListOrMap | Kind::List)
     }
+}
+
+/// As libpq reads them: one that is left out is 5432. `None`: no server can listen on one of them.
+pub fn ports(text: &str) -> Option<Vec<u16>> {
+    let port = |word: &str| match word.trim() {
+        "" => Some(5432),
+        word => word.parse().ok().filter(|port| *port > 0),
+    };
+    text.split(',').map(port).collect()
 }
 
 fn bound(min: Option<i64>) -> String {

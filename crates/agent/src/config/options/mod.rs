@@ -9,7 +9,7 @@ mod page;
 mod table;
 
 pub use check::{Checked, check_dynamic, check_local};
-pub use kind::Kind;
+pub use kind::{Kind, ports};
 pub use page::{example, reference};
 pub use table::OPTIONS;
 

@@ -192,7 +192,7 @@ pub const OPTIONS: &[Setting] = &[
     dynamic("slots|permanent_slots|permanent_replication_slots", Kind::Map, "{}").doc("Replication slots that outlive a failover."),
     dynamic("ignore_slots", Kind::List, "[]").doc("Slots that are left alone."),
     dynamic("standby_cluster.host", Kind::Text, "").doc("The cluster to follow: its host, or several with commas, which are tried in their order."),
-    dynamic("standby_cluster.port", Kind::Integer, "").min(1).doc("The port of the cluster to follow; 5432 if only hosts are given."),
+    dynamic("standby_cluster.port", Kind::Ports, "").doc("The port of the cluster to follow, or one for each host, with commas; 5432 if only hosts are given."),
     dynamic("standby_cluster.primary_slot_name", Kind::Text, "").doc("The replication slot to stream through; it must be there. Without, no slot is used."),
     dynamic("standby_cluster.create_replica_methods", Kind::Words, "").doc("How the first node of the standby cluster is made."),
     dynamic("standby_cluster.restore_command", Kind::Text, "").doc("The command that fetches archived log, on every node of a standby cluster; without a host or port its leader lives by it alone."),

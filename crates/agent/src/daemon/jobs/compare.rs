@@ -26,10 +26,11 @@ pub(super) async fn check_divergence(
     let (verdict, lineage) = compare(context, leader).await;
     let may_stream = context.stalls && matches!(verdict, Verdict::Same | Verdict::Unknown);
     let complaint = match context.following.as_ref().filter(|_| may_stream) {
-        Some(followed @ pgherd_ha::Upstream { name, host, port, .. }) => {
-            let reason = rewind::why_not_streaming(&context.server, &server_of(followed)).await;
+        Some(followed) => {
+            let (name, upstream) = (&followed.name, server_of(followed));
+            let reason = rewind::why_not_streaming(&context.server, &upstream).await;
             let reason = with_advice(&context.server, reason);
-            Some(format!("this standby does not stream from {name} ({host}:{port}): {reason}"))
+            Some(format!("this standby does not stream from {name} ({upstream}): {reason}"))
         }
         None => None,
     };

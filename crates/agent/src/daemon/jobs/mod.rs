@@ -206,8 +206,8 @@ async fn run(job: Job, context: Context) -> Result<Report, String> {
 }
 
 /// A server that is asked or copied.
-fn server_of(upstream: &pgherd_ha::Upstream) -> Upstream {
-    Upstream { host: upstream.host.clone(), port: upstream.port, slot: None }
+pub fn server_of(upstream: &pgherd_ha::Upstream) -> Upstream {
+    Upstream { addresses: upstream.addresses.clone(), slot: None }
 }
 
 /// The same to stream from: members have a slot for each other, another cluster has the one that was made there for this one.
