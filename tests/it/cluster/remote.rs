@@ -9,7 +9,7 @@ use crate::harness::ports::free_port;
 use crate::harness::site::Site;
 
 /// Waits until a node leads a standby cluster that streams.
-fn streams(cluster: &Cluster, node: &str) {
+pub fn streams(cluster: &Cluster, node: &str) {
     eventually(&format!("{node} is a standby leader that streams"), LONG, || match cluster.status(node)? {
         status if status["role"] == "standby_leader" && status["replication_state"] == "streaming" => Ok(()),
         status => Err(status.to_string()),

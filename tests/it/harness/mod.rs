@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod content;
 pub mod cut;
 pub mod notes;
+pub mod patroni;
 pub mod ports;
 pub mod postgres;
 pub mod process;

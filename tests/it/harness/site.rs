@@ -2,12 +2,23 @@
 //!
 //! Its nodes are recorded like the demo's, so that they are found, and ended with it. Its configuration begins with the document that it is given.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, LONG};
-use super::eventually;
 use super::ports::free_ports;
-use super::user;
+use super::{eventually, patroni, user};
+
+/// For a cluster to be made as a copy of another, or at the pace of Patroni, which waits for its timers.
+const PATIENCE: Duration = LONG.saturating_mul(4);
+
+/// What looks after a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Pgherd,
+    Patroni,
+}
 
 /// A cluster that was added to another one's demo.
 #[derive(Clone, Debug)]
@@ -18,16 +29,23 @@ pub struct Site {
 impl Site {
     /// Starts the agents of `nodes` nodes; nothing of theirs is there yet.
     pub fn start(cluster: &Cluster, scope: &str, nodes: usize, dynamic: &Value) -> Site {
-        let names: Vec<String> = (1..=nodes).map(|number| format!("{scope}{number}")).collect();
-        for name in &names {
-            add(cluster, scope, name, dynamic);
+        Site::of(cluster, scope, &vec![Program::Pgherd; nodes], dynamic)
+    }
+
+    /// A node with each of these.
+    pub fn of(cluster: &Cluster, scope: &str, programs: &[Program], dynamic: &Value) -> Site {
+        let mut nodes = Vec::new();
+        for (number, program) in (1..).zip(programs) {
+            let name = format!("{scope}{number}");
+            add(cluster, scope, &name, *program, dynamic);
+            nodes.push(name);
         }
-        Site { nodes: names }
+        Site { nodes }
     }
 
     /// The member that leads in this role, as soon as one does.
     pub fn leader(&self, cluster: &Cluster, role: &str) -> String {
-        eventually(&format!("a {role} among {:?}", self.nodes), LONG, || {
+        eventually(&format!("a {role} among {:?}", self.nodes), PATIENCE, || {
             let members = self.nodes.iter().find_map(|node| cluster.members_by(node).ok()).ok_or("nobody answers")?;
             let leader = members.iter().find(|member| member.role == role && member.state != "stopped");
             leader.map(|leader| leader.name.clone()).ok_or_else(|| format!("{members:?}"))
@@ -36,7 +54,7 @@ impl Site {
 
     /// The same, once it is another than this one.
     pub fn another_leader(&self, cluster: &Cluster, role: &str, old: &str) -> String {
-        eventually(&format!("a {role} other than {old}"), LONG, || match self.leader(cluster, role) {
+        eventually(&format!("a {role} other than {old}"), PATIENCE, || match self.leader(cluster, role) {
             leader if leader != old => Ok(leader),
             leader => Err(leader),
         })
@@ -45,7 +63,7 @@ impl Site {
     /// Waits until one leads in this role and everybody else streams.
     pub fn healthy(&self, cluster: &Cluster, role: &str) -> String {
         let leader = self.leader(cluster, role);
-        eventually(&format!("{leader} leads and all of {:?} stream", self.nodes), LONG, || {
+        eventually(&format!("{leader} leads and all of {:?} stream", self.nodes), PATIENCE, || {
             let members = cluster.members_by(&self.nodes[0])?;
             let streams = |name: &&String| members.iter().any(|it| it.name == **name && it.state == "streaming");
             match self.nodes.iter().filter(|name| **name != leader).all(|name| streams(&name)) {
@@ -78,7 +96,7 @@ impl Site {
 }
 
 /// A node with the first one's file, but for its name, its cluster, its ports and its directories.
-fn add(cluster: &Cluster, scope: &str, name: &str, dynamic: &Value) {
+fn add(cluster: &Cluster, scope: &str, name: &str, program: Program, dynamic: &Value) {
     let model = cluster.node("node1");
     let [postgres, rest] = free_ports();
     let text = std::fs::read_to_string(&model.config).expect("its file");
@@ -106,6 +124,9 @@ fn add(cluster: &Cluster, scope: &str, name: &str, dynamic: &Value) {
         launch["log"] = json!(log);
         for argument in launch["arguments"].as_array_mut().expect("arguments") {
             *argument = argument.as_str().expect("a text").replace("node1", name).into();
+        }
+        if program == Program::Patroni {
+            (launch["program"], launch["arguments"]) = patroni::launch(cluster, &config);
         }
         // It has not been started yet.
         node["agent"]["identity"]["started_ticks"] = 0.into();
