@@ -1,6 +1,6 @@
-//! Who may change something: the list of allowed addresses, then the password. Reading is open to all.
+//! Who may change something: the list of allowed addresses, then the client certificate, then the password. Reading is open to all.
 //!
-//! Not here: client certificates (TLS is refused at start). Tested below and in `router_tests`.
+//! Not here: whether a certificate is right, which the handshake has found out (`server`). Tested below and in `router_tests`.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -120,20 +120,33 @@ pub struct Access {
     pub allowlist: Option<Vec<Network>>,
     /// `restapi.allowlist_include_members`
     pub include_members: bool,
+    /// `restapi.verify_client` asks for a certificate at least here.
+    pub certificate: bool,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    pub address: IpAddr,
+    /// It has shown a certificate, which is right.
+    pub certified: bool,
 }
 
 impl Access {
     /// Refuses with the answer to give. `with_members`: the members' own addresses count as allowed, if configured.
-    pub async fn check(
+    pub(super) async fn check(
         &self,
-        client: Option<IpAddr>,
+        client: Option<Client>,
         headers: &HeaderMap,
         with_members: bool,
         view: Option<&View>,
     ) -> Result<(), Response> {
         let with_members = with_members && self.include_members;
-        if (with_members || self.allowlist.is_some()) && !self.allows(client, with_members, view).await {
+        if (with_members || self.allowlist.is_some()) && !self.allows(client.map(|client| client.address), with_members, view).await {
             return Err(reply::text(StatusCode::FORBIDDEN, "Access is denied"));
+        }
+        if self.certificate && !client.is_some_and(|client| client.certified) {
+            return Err(reply::text(StatusCode::FORBIDDEN, "client certificate required"));
         }
         let Some(auth) = &self.auth else { return Ok(()) };
         auth.check(headers).map_err(|reason| {

@@ -126,7 +126,7 @@ impl PeerClient {
         url.set_path("/failsafe");
         url.set_query(None);
         let body = serde_json::to_vec(&request.body()).map_err(|error| error.to_string())?;
-        let call = self.http.post(url).header(CONTENT_TYPE, "application/json").body(body);
+        let call = self.http().post(url).header(CONTENT_TYPE, "application/json").body(body);
         let mut response = call.send().await.map_err(|error| root_cause(&error))?;
         let status = response.status();
         let mut answer = Vec::new();
@@ -152,7 +152,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::fixture::{Fixture, observation, standby, view};
+    use super::super::fixture::{Fixture, observation, peer_client, standby, view};
     use super::super::{BasicAuth, serve};
     use super::*;
 
@@ -167,8 +167,7 @@ mod tests {
     }
 
     fn client() -> PeerClient {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        PeerClient::new(Some(&BasicAuth::new("a", "b")), Duration::from_secs(1)).expect("a client")
+        peer_client(Some(&BasicAuth::new("a", "b")))
     }
 
     /// A member in the mode, whose loop answers each question with the next of `answers`.

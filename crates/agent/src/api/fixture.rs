@@ -18,7 +18,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
-use super::router::{ClientAddress, router};
+use super::access::{BasicAuth, Client};
+use super::router::router;
 use super::snapshot::*;
 use super::{ApiState, Command, FAILSAFE_QUEUE, FailsafeQuestion, PeerClient, QUEUE, RouteSource, Settings};
 
@@ -273,10 +274,15 @@ pub struct Fixture {
     pub route: watch::Sender<Arc<NodeRoute>>,
 }
 
+pub fn peer_client(auth: Option<&BasicAuth>) -> PeerClient {
+    let options = pgherd_tls::ClientOptions { check: pgherd_tls::Check::Nothing, authorities: None, identity: None };
+    let tls = pgherd_tls::client(&options).expect("no files");
+    PeerClient::new(auth, tls, Duration::from_secs(1)).expect("a client")
+}
+
 impl Fixture {
     pub fn new(view: View) -> Fixture {
         // The second time it is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let store = Arc::new(FakeStore::new(view));
         let (sender, commands) = mpsc::channel(QUEUE);
         let (failsafe, questions) = mpsc::channel(FAILSAFE_QUEUE);
@@ -289,7 +295,7 @@ impl Fixture {
             commands: sender,
             failsafe,
             store: store.clone(),
-            peers: PeerClient::new(None, Duration::from_secs(1)).expect("a client"),
+            peers: peer_client(None),
             settings: Arc::new(ArcSwap::from_pointee(Settings::default())),
         };
         Fixture { store, api, commands, questions, route }
@@ -317,7 +323,7 @@ impl Fixture {
     }
 
     pub async fn send(&self, mut request: Request<Body>) -> (StatusCode, HeaderMap, String) {
-        request.extensions_mut().insert(ClientAddress([127, 0, 0, 1].into()));
+        request.extensions_mut().insert(Client { address: [127, 0, 0, 1].into(), certified: false });
         let response = router(self.api.clone()).oneshot(request).await.expect("the router cannot fail");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 1 << 20).await.expect("a body");

@@ -53,4 +53,4 @@ pub use snapshot::{
     DynamicSettings, LeaderBelief, LoadedView, Observation, PATRONI_VERSION, PermitCell, Snapshot, SynchronousMode,
     WalPosition, Walsender,
 };
-pub use state::{ApiState, ServerTokens, Settings};
+pub use state::{ApiState, Settings};

@@ -3,8 +3,10 @@
 //! A member that does not answer in time, or not with what a Patroni says of its WAL, is unreachable; why is told for
 //! the log. Not here: judging the answers (`pgherd_ha`). Tested in `peer_tests` against raw sockets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::future::join_all;
 use pgherd_ha::{Lsn, MemberState, Role, Timeline};
 use reqwest::header::{AUTHORIZATION, HeaderMap};
@@ -17,10 +19,10 @@ use super::snapshot::PATRONI_VERSION;
 /// An honest answer has some kilobytes, most of them walsenders.
 const LARGEST_ANSWER: usize = 256 << 10;
 
-/// Calls to other members of the cluster. Cheap to clone; all clones share the connections.
+/// Calls to other members of the cluster. Cheap to clone; all clones share the connections, and what it is replaced by.
 #[derive(Clone, Debug)]
 pub struct PeerClient {
-    pub(super) http: reqwest::Client,
+    http: Arc<ArcSwap<reqwest::Client>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -121,11 +123,12 @@ impl PeerStatus {
 }
 
 impl PeerClient {
-    /// `auth`: `ctl.authentication`, else `restapi.authentication`. The provider of rustls must be installed before.
-    ///
-    /// Certificates of members are not verified, as in Patroni without a client certificate: the answer to `GET` is
-    /// open to all anyway, and only hints at whether it makes sense to go on; the store decides.
-    pub fn new(auth: Option<&BasicAuth>, connect_timeout: Duration) -> Result<PeerClient, PeerClientError> {
+    /// `auth`: `ctl.authentication`, else `restapi.authentication`.
+    pub fn new(
+        auth: Option<&BasicAuth>,
+        tls: rustls::ClientConfig,
+        connect_timeout: Duration,
+    ) -> Result<PeerClient, PeerClientError> {
         let headers = auth.map(|auth| HeaderMap::from_iter([(AUTHORIZATION, auth.header())])).unwrap_or_default();
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -135,10 +138,19 @@ impl PeerClient {
             .redirect(reqwest::redirect::Policy::none())
             // Members are asked when something has happened: a kept connection would as likely be dead as alive.
             .pool_max_idle_per_host(0)
-            .tls_danger_accept_invalid_certs(true)
+            .tls_backend_preconfigured(tls)
             .build()
             .map_err(PeerClientError)?;
-        Ok(PeerClient { http })
+        Ok(PeerClient { http: Arc::new(ArcSwap::from_pointee(http)) })
+    }
+
+    /// From the next call on all clones ask as this one does.
+    pub fn replace(&self, new: &PeerClient) {
+        self.http.store(new.http.load_full());
+    }
+
+    pub(super) fn http(&self) -> Arc<reqwest::Client> {
+        self.http.load_full()
     }
 
     /// Asks all at once; returns when the last has answered or `timeout` is over.
@@ -148,7 +160,7 @@ impl PeerClient {
 
     /// Whether anybody answers HTTP there at all.
     pub async fn answers(&self, url: &str, timeout: Duration) -> bool {
-        tokio::time::timeout(timeout, self.http.get(url).send()).await.is_ok_and(|answer| answer.is_ok())
+        tokio::time::timeout(timeout, self.http().get(url).send()).await.is_ok_and(|answer| answer.is_ok())
     }
 
     async fn ask(&self, url: &str, timeout: Duration) -> PeerAnswer {
@@ -165,7 +177,7 @@ impl PeerClient {
 
     /// The status code does not matter: health paths answer 503 with the same body.
     async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
-        let mut response = self.http.get(url).send().await.map_err(|error| root_cause(&error))?;
+        let mut response = self.http().get(url).send().await.map_err(|error| root_cause(&error))?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
             if body.len() + chunk.len() > LARGEST_ANSWER {

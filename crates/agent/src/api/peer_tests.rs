@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use tokio::net::TcpListener;
 
 use super::access::BasicAuth;
+use super::fixture::peer_client;
 use super::peer::*;
 use super::switchover_tests::peer;
 
 fn client() -> PeerClient {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    PeerClient::new(Some(&BasicAuth::new("a", "b")), Duration::from_secs(1)).expect("a client")
+    peer_client(Some(&BasicAuth::new("a", "b")))
 }
 
 #[test]

@@ -3,8 +3,6 @@
 //! Whatever is read with an unknown path is a health check; whatever would change something under an unknown path is
 //! not supported. Tested in `router_tests` without a network, in `server_tests` over sockets.
 
-use std::net::IpAddr;
-
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -16,6 +14,7 @@ use pgherd_dcs::boot_now;
 use pgherd_ha::HistoryLine;
 use serde_json::{Map, Value, json};
 
+use super::access::Client;
 use super::body::Presence;
 use super::command::Command;
 use super::health::{Facts, health, is_true, liveness, readiness};
@@ -24,10 +23,6 @@ use super::switchover::Action;
 use super::{
     ApiState, body, cluster, dynamic_config, failsafe, metrics, reply, restart, route_stream, status, switchover,
 };
-
-/// The address of the client, put into the request's extensions by the server.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClientAddress(pub IpAddr);
 
 pub fn router(state: ApiState) -> Router {
     Router::new().fallback(answer).with_state(state)
@@ -46,7 +41,7 @@ async fn answer(State(api): State<ApiState>, request: Request) -> Response {
     if response.headers().contains_key(CONTENT_TYPE) {
         let settings = api.settings.load();
         let headers = response.headers_mut();
-        headers.insert(SERVER, settings.server_tokens.header());
+        headers.insert(SERVER, settings.server());
         headers.extend(settings.extra_headers.iter().cloned());
     }
     response
@@ -146,7 +141,8 @@ impl Order {
 }
 
 async fn carry_out(api: &ApiState, order: Order, parts: &Parts, body: Body) -> Response {
-    let client = parts.extensions.get::<ClientAddress>().map(|client| client.0);
+    // Put there by the server.
+    let client = parts.extensions.get::<Client>().copied();
     let view = api.snapshot.load().view.as_ref().map(|view| view.view.clone());
     let access = &api.settings.load_full().access;
     if let Err(refused) = access.check(client, &parts.headers, order != Order::Failsafe, view.as_deref()).await {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::fixture::*;
 use super::snapshot::{LoadedView, Walsender};
 use super::*;
+use crate::config::ServerTokens;
 
 #[tokio::test]
 async fn the_method_and_the_first_segment_decide() {

@@ -6,22 +6,25 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tower::Service;
+use tokio_rustls::TlsAcceptor;
+use tower::Service as _;
 
-use super::router::{ClientAddress, router};
-use super::state::ApiState;
+use super::access::Client;
+use super::router::router;
+use super::state::{ApiState, Settings};
 
 /// Twice the number of route streams; the rest are health checks and people, who come and go within milliseconds. At
 /// some 20 kB a connection the worst case stays within the memory that the agent may have.
@@ -60,10 +63,6 @@ pub enum ApiError {
     },
     #[error("`restapi.listen` has no address to listen on")]
     NoAddress,
-    #[error(
-        "`restapi.certfile` ({0}) is not supported yet: the REST API speaks plain HTTP; remove it to go on without TLS"
-    )]
-    TlsNotSupported(PathBuf),
 }
 
 /// The addresses of `HOST:PORT`; an empty host or `*` means all of the machine.
@@ -118,15 +117,12 @@ impl Drop for ServerHandle {
 /// An address family that the machine lacks is passed over, as long as one address remains; an address in use is an
 /// error. Must be called within a runtime.
 pub fn serve(listen: Vec<SocketAddr>, state: ApiState) -> Result<ServerHandle, ApiError> {
-    if let Some(certfile) = &state.settings.load().certfile {
-        return Err(ApiError::TlsNotSupported(certfile.clone()));
-    }
     let listeners = bind_all(&listen)?;
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(false);
-    let router = router(state);
-    let accept = |listener| tokio::spawn(accept_all(listener, router.clone(), places.clone(), stopped.clone()));
+    let service = Service { settings: state.settings.clone(), router: router(state), stopped };
+    let accept = |listener| tokio::spawn(accept_all(listener, service.clone(), places.clone()));
     let listeners = listeners.into_iter().map(accept).collect();
     Ok(ServerHandle { addresses, stop, listeners })
 }
@@ -167,9 +163,18 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// What every connection needs.
+#[derive(Clone)]
+struct Service {
+    settings: Arc<ArcSwap<Settings>>,
+    router: Router,
+    stopped: watch::Receiver<bool>,
+}
+
 /// Takes connections while there are places, until told to stop; then waits for those in progress.
-async fn accept_all(listener: TcpListener, router: Router, places: Arc<Semaphore>, mut stopped: watch::Receiver<bool>) {
+async fn accept_all(listener: TcpListener, service: Service, places: Arc<Semaphore>) {
     let mut connections = JoinSet::new();
+    let mut stopped = service.stopped.clone();
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
@@ -178,7 +183,13 @@ async fn accept_all(listener: TcpListener, router: Router, places: Arc<Semaphore
         };
         match accepted {
             Ok((stream, address, place)) => {
-                connections.spawn(converse(stream, address, router.clone(), stopped.clone(), place));
+                let service = service.clone();
+                connections.spawn(async move {
+                    if let Err(error) = service.serve(stream, address).await {
+                        tracing::debug!(%address, %error, "the REST API ended a connection");
+                    }
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "the REST API could not take a connection");
@@ -204,38 +215,43 @@ async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
     drop(stopped.wait_for(|stopped| *stopped).await);
 }
 
-/// One connection until either side ends it.
-async fn converse(
-    stream: TcpStream,
-    address: SocketAddr,
-    router: Router,
-    mut stopped: watch::Receiver<bool>,
-    _place: OwnedSemaphorePermit,
-) {
-    if let Err(error) = set_options(&stream) {
-        tracing::debug!(%address, %error, "the REST API's client left at once");
-        return;
+impl Service {
+    /// One connection until either side ends it.
+    async fn serve(mut self, stream: TcpStream, address: SocketAddr) -> io::Result<()> {
+        set_options(&stream)?;
+        let Some(tls) = self.settings.load().tls.clone() else {
+            return self.converse(stream, Client { address: address.ip(), certified: false }).await;
+        };
+        let handshake = tokio::time::timeout(HEADER_PATIENCE, TlsAcceptor::from(tls).accept(stream));
+        let stream = tokio::select! {
+            stream = handshake => stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
+            () = told_to_stop(&mut self.stopped) => return Ok(()),
+        };
+        let certified = stream.get_ref().1.peer_certificates().is_some();
+        self.converse(stream, Client { address: address.ip(), certified }).await
     }
-    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ClientAddress(address.ip()));
-        let answer = router.clone().call(request);
-        async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_PATIENCE)
-        .max_buf_size(LARGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = told_to_stop(&mut stopped) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%address, %error, "the REST API ended a connection");
+
+    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client) -> io::Result<()> {
+        let Service { router, mut stopped, .. } = self;
+        let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(client);
+            let answer = router.clone().call(request);
+            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_PATIENCE)
+            .max_buf_size(LARGEST_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = told_to_stop(&mut stopped) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        ended.map_err(io::Error::other)
     }
 }
 

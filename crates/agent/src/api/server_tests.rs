@@ -10,6 +10,8 @@ use proptest::strategy::ValueTree;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use pgherd_tls::{AskClients, Check, ClientOptions, Identity, ServerOptions};
+
 use super::fixture::*;
 use super::*;
 
@@ -228,11 +230,49 @@ async fn what_cannot_be_served_is_said_at_start() {
     let (_handle, address) = start(&fixture);
     let error = serve(vec![address], fixture.api.clone()).expect_err("the port is taken");
     assert!(error.to_string().contains("restapi.listen"), "{error}");
+}
 
-    let settings = Settings { certfile: Some("/etc/patroni.pem".into()), ..Settings::default() };
-    fixture.api.settings.store(Arc::new(settings));
-    let error = serve(vec![([127, 0, 0, 1], 0).into()], fixture.api.clone()).expect_err("no TLS");
-    assert!(error.to_string().contains("restapi.certfile"), "{error}");
+#[tokio::test]
+async fn over_tls_with_one_certificate_for_everybody() {
+    let fixture = Fixture::new(view());
+    fixture.lead();
+    let (_handle, address) = start(&fixture);
+    assert_eq!(first_line(address, "GET / HTTP/1.0\r\n\r\n").await, "HTTP/1.0 200 OK");
+    // Authority, server and client at once, as small installations have it.
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("own.pem");
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    std::fs::write(&file, certificate.pem() + &key.serialize_pem()).expect("written");
+    let identity = Identity { certificate: &file, key: None, key_password: None };
+    let url = format!("https://{address}/sigterm");
+    // (what the server asks of clients, whether the client has a certificate, whether it may order something)
+    for (ask_clients, has_certificate, expected) in [
+        (AskClients::No, false, Some(202)),
+        (AskClients::Optional, false, Some(403)),
+        (AskClients::Optional, true, Some(202)),
+        (AskClients::Required, false, None),
+        (AskClients::Required, true, Some(202)),
+    ] {
+        let tls = pgherd_tls::server(&ServerOptions { identity, ask_clients, authorities: Some(&file), ciphers: None });
+        let access = Access { certificate: ask_clients != AskClients::No, ..Access::default() };
+        let settings = Settings { tls: Some(Arc::new(tls.expect("TLS"))), access, ..Settings::default() };
+        fixture.api.settings.store(Arc::new(settings));
+        let options = ClientOptions {
+            check: Check::Name,
+            authorities: Some(&file),
+            identity: has_certificate.then_some(identity),
+        };
+        let client = pgherd_tls::client(&options).expect("TLS");
+        let peers = PeerClient::new(None, client, PATIENCE).expect("a client");
+        let answer = peers.http().post(&url).send().await;
+        assert_eq!(answer.ok().map(|answer| answer.status().as_u16()), expected, "{ask_clients:?} {has_certificate}");
+    }
+    // Who does not speak TLS is sent away, and garbage is no trouble.
+    assert_eq!(talk(address, b"GET / HTTP/1.0\r\n\r\n").await.first(), Some(&21), "an alert");
+    talk(address, &[0x16; 300]).await;
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! What every request has at hand. Cheap to clone; a clone a connection.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use super::peer::PeerClient;
 use super::reply;
 use super::route_stream::RouteSource;
 use super::snapshot::{PATRONI_VERSION, PermitCell, Snapshot};
+use crate::config::ServerTokens;
 
 /// The longest order is a restart of a server in crash recovery; after an hour nobody waits for the answer any more.
 const LONGEST_ORDER: Duration = Duration::from_secs(3_600);
@@ -49,22 +49,14 @@ pub struct Settings {
     pub server_tokens: ServerTokens,
     /// `http_extra_headers`
     pub extra_headers: Vec<(HeaderName, HeaderValue)>,
-    /// `certfile`. [`serve`](super::serve) refuses it: it does not speak TLS.
-    pub certfile: Option<PathBuf>,
+    /// `certfile` and what belongs to it; `None`: plain HTTP. Read for every connection anew.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// `server_tokens`: what the header `Server` tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ServerTokens {
-    #[default]
-    Original,
-    Minimal,
-    ProductOnly,
-}
-
-impl ServerTokens {
-    pub(super) fn header(self) -> HeaderValue {
-        match self {
+impl Settings {
+    /// The header `Server`.
+    pub(super) fn server(&self) -> HeaderValue {
+        match self.server_tokens {
             ServerTokens::Original => HeaderValue::from_static(concat!("pgherd/", env!("CARGO_PKG_VERSION"))),
             ServerTokens::Minimal => HeaderValue::try_from(format!("Patroni/{PATRONI_VERSION}"))
                 .expect("the version is made of visible ASCII"),

@@ -35,6 +35,16 @@ pub struct RestApi {
     pub allowlist_include_members: bool,
     pub http_extra_headers: BTreeMap<String, String>,
     pub https_extra_headers: BTreeMap<String, String>,
+    pub server_tokens: ServerTokens,
+}
+
+/// How much the header `Server` tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerTokens {
+    #[default]
+    Original,
+    Minimal,
+    ProductOnly,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +54,8 @@ pub struct Tls {
     pub keyfile: Option<PathBuf>,
     pub keyfile_password: Option<Secret>,
     pub cafile: Option<PathBuf>,
+    /// In OpenSSL's words.
+    pub ciphers: Option<String>,
     pub verify_client: VerifyClient,
 }
 
@@ -65,6 +77,7 @@ impl RestApi {
             keyfile: tree.file("restapi.keyfile"),
             keyfile_password: tree.secret("restapi.keyfile_password"),
             cafile: tree.file("restapi.cafile"),
+            ciphers: tree.text("restapi.ciphers").filter(|text| !text.is_empty()),
             verify_client: match tree.text("restapi.verify_client").as_deref() {
                 Some("required") => VerifyClient::Required,
                 Some("optional") => VerifyClient::Optional,
@@ -80,6 +93,11 @@ impl RestApi {
             allowlist_include_members: tree.flag("restapi.allowlist_include_members"),
             http_extra_headers: headers(&tree.map("restapi.http_extra_headers")),
             https_extra_headers: headers(&tree.map("restapi.https_extra_headers")),
+            server_tokens: match tree.text("restapi.server_tokens").as_deref() {
+                Some("minimal") => ServerTokens::Minimal,
+                Some("productonly") => ServerTokens::ProductOnly,
+                _ => ServerTokens::Original,
+            },
         })
     }
 

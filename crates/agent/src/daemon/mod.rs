@@ -27,6 +27,7 @@ mod slots;
 mod story;
 mod tell;
 mod timeline;
+mod tls;
 mod unsupported;
 
 use std::path::Path;
@@ -187,7 +188,8 @@ fn guard_mode(config: &Config) -> GuardMode {
 fn peer_client(current: &Current) -> anyhow::Result<PeerClient> {
     let login = current.config.ctl.authentication.as_ref().or(current.config.restapi.authentication.as_ref());
     let auth = login.map(|login| BasicAuth::new(&login.username, login.password.expose()));
-    Ok(PeerClient::new(auth.as_ref(), PEER_CONNECT)?)
+    let tls = tls::to_peers(&current.config.ctl).context("ctl.certfile")?;
+    Ok(PeerClient::new(auth.as_ref(), tls, PEER_CONNECT)?)
 }
 
 /// A directory beside which nothing can be written has no kept session either, which is what a second agent could take.

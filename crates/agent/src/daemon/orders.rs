@@ -79,6 +79,10 @@ impl Daemon {
                 self.current.replace(config);
                 self.memory.apply = true;
                 self.publisher.reconfigure(&self.current.config).await;
+                match super::peer_client(&self.current) {
+                    Ok(peers) => self.peers.replace(&peers),
+                    Err(error) => tracing::error!("other members are asked as before: {error:#}"),
+                }
                 tracing::info!("the configuration was read again");
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),

@@ -18,7 +18,8 @@ use crate::api::{
     Access, BasicAuth, LeaderBelief, LoadedView, Network, Observation, RouteSource, ScheduledRestart, Settings,
     Snapshot, WalPosition, Walsender,
 };
-use crate::config::Config;
+use super::tls;
+use crate::config::{Config, VerifyClient};
 use crate::postgres;
 
 #[derive(Debug)]
@@ -110,19 +111,23 @@ async fn settings(config: &Config) -> anyhow::Result<Settings> {
     let restapi = &config.restapi;
     let login = restapi.authentication.as_ref();
     let mut extra_headers = Vec::new();
-    for (name, value) in &restapi.http_extra_headers {
-        let wrong = || format!("restapi.http_extra_headers: {name}: {value:?} is not a header");
+    let of_https = restapi.https_extra_headers.iter().filter(|_| restapi.tls.is_some());
+    for (name, value) in restapi.http_extra_headers.iter().chain(of_https) {
+        let wrong = || format!("restapi.http_extra_headers, https_extra_headers: {name}: {value:?} is not a header");
         extra_headers.push((name.parse().with_context(wrong)?, value.parse().with_context(wrong)?));
     }
+    let tls = restapi.tls.as_ref().map(tls::of_server).transpose().context("restapi.certfile")?;
+    let verify_client = restapi.tls.as_ref().map_or(VerifyClient::None, |tls| tls.verify_client);
     Ok(Settings {
         access: Access {
             auth: login.map(|login| BasicAuth::new(&login.username, login.password.expose())),
             allowlist: allowlist(&restapi.allowlist).await,
             include_members: restapi.allowlist_include_members,
+            certificate: verify_client != VerifyClient::None,
         },
         extra_headers,
-        certfile: restapi.tls.as_ref().map(|tls| tls.certfile.clone()),
-        ..Settings::default()
+        server_tokens: restapi.server_tokens,
+        tls: tls.map(Arc::new),
     })
 }
 
