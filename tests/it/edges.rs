@@ -8,14 +8,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Who may depend on whom: `cli -> agent, proxy -> dcs -> ha`; `sim -> ha`; nothing depends on `sim`.
-const ALLOWED: [(&str, &[&str]); 7] = [
-    ("pgherd", &["pgherd-agent", "pgherd-proxy", "pgherd-dcs", "pgherd-ha"]),
-    ("pgherd-agent", &["pgherd-dcs", "pgherd-ha"]),
-    ("pgherd-proxy", &["pgherd-dcs", "pgherd-ha"]),
-    ("pgherd-dcs", &["pgherd-ha"]),
+/// Who may depend on whom: `cli -> agent, proxy -> dcs -> ha`; `tls` below all that reach a network; `sim -> ha`; nothing depends on `sim`.
+const ALLOWED: [(&str, &[&str]); 8] = [
+    ("pgherd", &["pgherd-agent", "pgherd-proxy", "pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
+    ("pgherd-agent", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
+    ("pgherd-proxy", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
+    ("pgherd-dcs", &["pgherd-ha", "pgherd-tls"]),
     ("pgherd-ha", &[]),
     ("pgherd-sim", &["pgherd-ha"]),
+    ("pgherd-tls", &[]),
     ("pgherd-it", &[]),
 ];
 

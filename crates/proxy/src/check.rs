@@ -8,17 +8,18 @@ use pgherd_dcs::boot_now;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::agent_link::{AgentAddress, LinkError};
 use crate::config::{Check, CheckKind, HttpCheck, Timeouts, join_address};
 use crate::control::Event;
 use crate::http::{self, HttpError};
-use crate::net::{self, DialError};
+use crate::net::DialError;
 use crate::route::Health;
 
 /// The answer of one check, in HAProxy's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckReport {
     pub passed: bool,
-    /// `L7OK`, `L7STS`, `L7TOUT`, `L7RSP`, `L4OK`, `L4CON`, `L4TOUT`
+    /// `L7OK`, `L7STS`, `L7TOUT`, `L7RSP`, `L6OK`, `L6RSP`, `L6TOUT`, `L4OK`, `L4CON`, `L4TOUT`
     pub code: &'static str,
     pub status: Option<u16>,
     pub took: Duration,
@@ -30,6 +31,7 @@ pub struct Checker {
     pub listener: usize,
     pub server: usize,
     pub check: Check,
+    pub agent: AgentAddress,
     pub kind: CheckKind,
     pub timeouts: Timeouts,
 }
@@ -60,15 +62,19 @@ impl Checker {
     async fn answer(&self) -> (bool, &'static str, Option<u16>) {
         // As HAProxy: to connect within `timeout connect` and the interval, to answer within `timeout check`.
         let connect = self.timeouts.connect().min(self.check.inter);
-        let mut stream = match net::dial(&self.check.host, self.check.port, connect).await {
+        let mut stream = match self.agent.connect(connect).await {
             Ok(stream) => stream,
-            Err(DialError::Timeout(_)) => return (false, "L4TOUT", None),
-            Err(DialError::Connect { .. } | DialError::Resolve { .. }) => return (false, "L4CON", None),
+            Err(LinkError::Dial(DialError::Timeout(_))) => return (false, "L4TOUT", None),
+            Err(LinkError::Dial(_)) => return (false, "L4CON", None),
+            Err(LinkError::TlsTimeout(_)) => return (false, "L6TOUT", None),
+            Err(LinkError::Tls(_)) => return (false, "L6RSP", None),
         };
-        let CheckKind::Http(http) = &self.kind else { return (true, "L4OK", None) };
+        let CheckKind::Http(http) = &self.kind else {
+            return (true, if self.agent.tls.is_some() { "L6OK" } else { "L4OK" }, None);
+        };
         let request = request(http, &join_address(&self.check.host, self.check.port));
         let limit = self.timeouts.check.unwrap_or(self.check.inter);
-        match timeout(limit, http::ask(&mut stream, &request)).await {
+        match timeout(limit, http::ask(&mut *stream, &request)).await {
             Ok(Ok((head, _))) => {
                 let passed = http.expect.passes(head.status);
                 (passed, if passed { "L7OK" } else { "L7STS" }, Some(head.status))

@@ -4,6 +4,7 @@
 //! file, with its reason.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Client connections in all, without `maxconn` in `global`: two sockets each, well below the usual hard limit of open files.
@@ -188,6 +189,18 @@ pub struct Check {
     pub downinter: Option<Duration>,
     pub rise: u32,
     pub fall: u32,
+    /// `None`: without TLS.
+    pub tls: Option<CheckTls>,
+}
+
+/// The TLS of checks and of the route's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckTls {
+    pub verify: bool,
+    /// `None`: those of the system.
+    pub authorities: Option<PathBuf>,
+    /// A certificate to show, its key in the same file.
+    pub certificate: Option<PathBuf>,
 }
 
 /// A page for people, over HTTP.

@@ -12,8 +12,9 @@ use pgherd_ha::{Boot, RouteMessage};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::agent_link::TlsClients;
 use crate::check::{CheckReport, Checker};
-use crate::config::{CheckKind, Config, Listener, Server};
+use crate::config::{Check, CheckKind, Config, Listener, Server};
 use crate::entry::Entry;
 use crate::route::{Access, AgentId, AgentView, Health, Routes, Table};
 use crate::subscribe::Subscriber;
@@ -77,20 +78,21 @@ impl Control {
     /// Starts the checks and subscriptions on the current runtime, as `watchers`; they end only after the control task.
     pub fn start(
         config: &Config,
+        tls: &TlsClients,
         entries: Vec<Arc<Entry>>,
         overview: Arc<ArcSwap<Overview>>,
         events: &mpsc::Sender<Event>,
         watchers: &mut JoinSet<()>,
     ) -> Control {
-        let mut agents: Vec<(String, u16)> = vec![];
+        let mut agents: Vec<&Check> = vec![];
         let mut agent_of = vec![];
         for (index, listener) in config.listeners.iter().enumerate() {
             let ids = listener.servers.iter().map(|server| agent_id(listener, server, &mut agents)).collect::<Vec<_>>();
-            start_checks(index, listener, events, watchers);
+            start_checks(index, listener, tls, events, watchers);
             agent_of.push(ids);
         }
-        for (agent, (host, port)) in agents.into_iter().enumerate() {
-            watchers.spawn(Subscriber { agent, host, port }.run(events.clone()));
+        for (agent, check) in agents.into_iter().enumerate() {
+            watchers.spawn(Subscriber { agent, address: tls.agent(check) }.run(events.clone()));
         }
         let mut ids = agent_of.iter().flatten().copied();
         let routes = Routes::new(&config.listeners, |_, _| ids.next().flatten(), boot_now());
@@ -190,24 +192,31 @@ impl Control {
 }
 
 /// The agent beside a server, if its check asks one: over HTTP, on a port of its own. Listeners share agents.
-fn agent_id(listener: &Listener, server: &Server, agents: &mut Vec<(String, u16)>) -> Option<AgentId> {
+fn agent_id<'c>(listener: &Listener, server: &'c Server, agents: &mut Vec<&'c Check>) -> Option<AgentId> {
     let check = server.check.as_ref().filter(|_| matches!(listener.check, CheckKind::Http(_)))?;
     if (&check.host, check.port) == (&server.host, server.port) {
         return None;
     }
-    let address = (check.host.clone(), check.port);
-    Some(agents.iter().position(|known| *known == address).unwrap_or_else(|| {
-        agents.push(address);
+    let same = |known: &&Check| (&known.host, known.port, &known.tls) == (&check.host, check.port, &check.tls);
+    Some(agents.iter().position(same).unwrap_or_else(|| {
+        agents.push(check);
         agents.len() - 1
     }))
 }
 
-fn start_checks(index: usize, listener: &Listener, events: &mpsc::Sender<Event>, watchers: &mut JoinSet<()>) {
+fn start_checks(
+    index: usize,
+    listener: &Listener,
+    tls: &TlsClients,
+    events: &mpsc::Sender<Event>,
+    watchers: &mut JoinSet<()>,
+) {
     for (position, server) in listener.servers.iter().enumerate() {
         let Some(check) = server.check.clone() else { continue };
         let checker = Checker {
             listener: index,
             server: position,
+            agent: tls.agent(&check),
             check,
             kind: listener.check.clone(),
             timeouts: listener.timeouts.clone(),

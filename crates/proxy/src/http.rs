@@ -5,7 +5,8 @@
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
+use crate::agent_link::Stream;
 
 /// The head of an answer of a health check or of a route stream is a few hundred bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
@@ -30,7 +31,7 @@ pub enum HttpError {
 }
 
 /// Sends `request` and reads the head of the answer; what was read of the body comes with it.
-pub async fn ask(stream: &mut TcpStream, request: &str) -> Result<(Head, Vec<u8>), HttpError> {
+pub async fn ask(stream: &mut dyn Stream, request: &str) -> Result<(Head, Vec<u8>), HttpError> {
     stream.write_all(request.as_bytes()).await?;
     let mut read = Vec::with_capacity(1024);
     loop {

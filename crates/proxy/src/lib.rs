@@ -8,6 +8,7 @@
 //! One process, no file but its configuration. Workers never decide: they ask the gate of a session's server before each write.
 //! Tested in the modules and, on real servers, in `tests/it/proxy/`.
 
+mod agent_link;
 mod check;
 pub mod config;
 mod control;

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::agent_link::TlsClients;
 use crate::config::{Bind, Config, StatsListener};
 use crate::control::{Control, EVENTS, Event, Overview};
 use crate::entry::Entry;
@@ -24,6 +25,8 @@ pub enum StartError {
          its `bind` line"
     )]
     Bind { listener: String, address: SocketAddr, source: io::Error },
+    #[error("`check-ssl` of the server `{server}`: its certificates cannot be used")]
+    Tls { server: String, source: Box<pgherd_tls::TlsError> },
     #[error("the thread `{name}` cannot be started")]
     Thread { name: String, source: io::Error },
 }
@@ -71,6 +74,7 @@ type Sockets = Vec<(usize, Arc<Entry>, std::net::TcpListener)>;
 /// Binds every address and starts the threads.
 pub fn start(config: Config) -> Result<Handle, StartError> {
     raise_file_limit(config.maxconn);
+    let tls = TlsClients::load(&config).map_err(|(server, source)| StartError::Tls { server, source })?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = config.threads.unwrap_or(cores).clamp(1, 64);
     let entries: Vec<_> =
@@ -113,7 +117,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
         let shared = shared.clone();
         handle.spawn(format!("worker-{number}"), move || worker::run(sockets, shared))?;
     }
-    let task = ControlThread { config, entries, pages, events, received, stop: shared.stop };
+    let task = ControlThread { config, tls, entries, pages, events, received, stop: shared.stop };
     handle.spawn("control".into(), move || task.run())?;
     Ok(handle)
 }
@@ -121,6 +125,7 @@ pub fn start(config: Config) -> Result<Handle, StartError> {
 /// What the control thread takes over.
 struct ControlThread {
     config: Config,
+    tls: TlsClients,
     entries: Vec<Arc<Entry>>,
     pages: Vec<(StatsListener, std::net::TcpListener)>,
     events: mpsc::Sender<Event>,
@@ -130,7 +135,7 @@ struct ControlThread {
 
 impl ControlThread {
     fn run(self) -> io::Result<()> {
-        let ControlThread { config, entries, pages, events, received, mut stop } = self;
+        let ControlThread { config, tls, entries, pages, events, received, mut stop } = self;
         let overview = Arc::new(ArcSwap::from_pointee(Overview::default()));
         let shown = Arc::new(entries.clone());
         let runtime = worker::runtime()?;
@@ -140,7 +145,7 @@ impl ControlThread {
                 tokio::spawn(stats::serve(stats, socket));
             }
             let mut watchers = JoinSet::new();
-            let control = Control::start(&config, entries, overview, &events, &mut watchers);
+            let control = Control::start(&config, &tls, entries, overview, &events, &mut watchers);
             tokio::select! {
                 () = control.run(received) => Err(io::Error::other("nobody tells it anything any more")),
                 Some(watcher) = watchers.join_next() => Err(worker::unasked("a check or the reader of a route", watcher)),

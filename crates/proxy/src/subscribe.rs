@@ -9,13 +9,12 @@ use std::time::Duration;
 use pgherd_dcs::boot_now;
 use pgherd_ha::{Boot, RouteMessage};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::agent_link::{AgentAddress, LinkError, Stream};
 use crate::control::Event;
 use crate::http::{self, Head, HttpError};
-use crate::net;
 use crate::route::AgentId;
 
 /// Agents send a line at least every second; three missed ones are a lost stream.
@@ -48,8 +47,7 @@ const NO_PLACE: u16 = 429;
 #[derive(Debug)]
 pub struct Subscriber {
     pub agent: AgentId,
-    pub host: String,
-    pub port: u16,
+    pub address: AgentAddress,
 }
 
 /// Why a stream ended.
@@ -85,7 +83,7 @@ impl Subscriber {
                     (Event::Plain { agent: self.agent }, PLAIN_AGAIN)
                 }
                 Ended::Lost(why) => {
-                    tracing::debug!(agent = %self.host, port = self.port, why, "no route from this agent");
+                    tracing::debug!(agent = %self.address.host, port = self.address.port, why, "no route from this agent");
                     // A stream that lived a while starts the back-off anew.
                     backoff = if opened.elapsed() > BACKOFF.1 { BACKOFF.0 } else { (backoff * 2).min(BACKOFF.1) };
                     (Event::StreamLost { agent: self.agent }, backoff)
@@ -99,14 +97,15 @@ impl Subscriber {
     }
 
     async fn listen(&self, events: &mpsc::Sender<Event>, pushed_before: &mut bool) -> Ended {
-        let mut stream = match net::dial(&self.host, self.port, ANSWER).await {
+        let mut stream = match self.address.connect(ANSWER).await {
             Ok(stream) => stream,
+            Err(LinkError::Tls(error)) => return Ended::Lost(format!("no TLS connection to it: {error}")),
             Err(error) => return Ended::Lost(error.to_string()),
         };
         let request = "GET /pgherd/route HTTP/1.0\r\nAccept: application/x-ndjson\r\nUser-Agent: pgherd-proxy\r\n\r\n";
         // Before it is sent: what the agent counts from the receipt is then never later than the truth.
         let requested = boot_now();
-        let buffer = match timeout(ANSWER, http::ask(&mut stream, request)).await {
+        let buffer = match timeout(ANSWER, http::ask(&mut *stream, request)).await {
             Ok(Ok((head, body))) if head.status == 200 && is_json(&head) => body,
             Ok(Ok((head, _))) if head.status == NO_PLACE => {
                 return Ended::Lost("it has no place for another stream".into());
@@ -130,7 +129,7 @@ impl Subscriber {
 
     async fn read_lines(
         &self,
-        mut stream: TcpStream,
+        mut stream: Box<dyn Stream>,
         mut buffer: Vec<u8>,
         requested: Boot,
         events: &mpsc::Sender<Event>,
@@ -178,7 +177,7 @@ fn is_json(head: &Head) -> bool {
 }
 
 /// To a path that it does not know a Patroni answers with its status, in which it names itself. `body`: what has come of it.
-async fn is_status_of_patroni(stream: TcpStream, mut body: Vec<u8>) -> bool {
+async fn is_status_of_patroni(stream: Box<dyn Stream>, mut body: Vec<u8>) -> bool {
     let mut rest = stream.take(LONGEST_LINE as u64);
     // A body that is cut off is no JSON.
     let _ = timeout(ANSWER, rest.read_to_end(&mut body)).await;
@@ -200,7 +199,7 @@ mod tests {
     async fn outcome(answer: &str, mut pushed_before: bool) -> (&'static str, bool) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let subscriber = Subscriber { agent: 0, host: "127.0.0.1".into(), port };
+        let subscriber = Subscriber { agent: 0, address: AgentAddress { host: "127.0.0.1".into(), port, tls: None } };
         let (events, mut received) = mpsc::channel(1);
         let agent = async {
             let (mut stream, _) = listener.accept().await.expect("a connection");

@@ -29,4 +29,5 @@ mod stuck_disk;
 mod synchronous;
 mod timelines;
 mod timeouts;
+mod tls;
 mod watchdog;

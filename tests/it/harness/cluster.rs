@@ -234,6 +234,15 @@ impl Cluster {
         agent
     }
 
+    /// Ends the entrypoint and starts it again with what its file says now.
+    pub fn restart_entry(&self) {
+        self.entry().kill();
+        let mut state = self.state();
+        let entry = self.launch(&state["entry"]["launch"]);
+        state["entry"]["identity"] = json!({ "pid": entry.pid, "started_ticks": entry.started });
+        std::fs::write(self.directory().join("state.json"), state.to_string()).expect("the state can be written");
+    }
+
     pub fn store(&self) -> Process {
         process(&self.state()["store"])
     }

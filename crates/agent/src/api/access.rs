@@ -142,7 +142,9 @@ impl Access {
         view: Option<&View>,
     ) -> Result<(), Response> {
         let with_members = with_members && self.include_members;
-        if (with_members || self.allowlist.is_some()) && !self.allows(client.map(|client| client.address), with_members, view).await {
+        if (with_members || self.allowlist.is_some())
+            && !self.allows(client.map(|client| client.address), with_members, view).await
+        {
             return Err(reply::text(StatusCode::FORBIDDEN, "Access is denied"));
         }
         if self.certificate && !client.is_some_and(|client| client.certified) {

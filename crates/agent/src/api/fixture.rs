@@ -275,8 +275,7 @@ pub struct Fixture {
 }
 
 pub fn peer_client(auth: Option<&BasicAuth>) -> PeerClient {
-    let options = pgherd_tls::ClientOptions { check: pgherd_tls::Check::Nothing, authorities: None, identity: None };
-    let tls = pgherd_tls::client(&options).expect("no files");
+    let tls = pgherd_tls::client(&pgherd_tls::ClientOptions::UNCHECKED).expect("no files");
     PeerClient::new(auth, tls, Duration::from_secs(1)).expect("a client")
 }
 

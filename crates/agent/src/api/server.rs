@@ -3,7 +3,6 @@
 //!
 //! Not here: what is answered (`router`). Tested in `server_tests` with raw sockets.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -231,12 +230,23 @@ impl Service {
         self.converse(stream, Client { address: address.ip(), certified }).await
     }
 
-    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, client: Client) -> io::Result<()> {
-        let Service { router, mut stopped, .. } = self;
+    async fn converse(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        client: Client,
+    ) -> io::Result<()> {
+        let Service { settings, router, mut stopped } = self;
+        let had_tls = settings.load().tls.is_some();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(client);
             let answer = router.clone().call(request);
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+            let outdated = settings.load().tls.is_some() != had_tls;
+            async move {
+                match outdated {
+                    true => Err("it was kept from the time before TLS was switched on or off"),
+                    false => Ok(answer.await.unwrap_or_else(|never| match never {})),
+                }
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

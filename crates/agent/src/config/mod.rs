@@ -37,7 +37,8 @@ pub use merge::patch;
 pub use place::{Place, Problem, Problems, Severity};
 pub use postgresql::{Bootstrap, Node, Postgresql};
 pub use sections::{
-    Ctl, Demand, Level, Log, Login, RestApi, ServerTokens, Store, Tags, Tls, VerifyClient, Watchdog, WatchdogDriver, ZooKeeper,
+    Ctl, Demand, Level, Log, Login, RestApi, ServerTokens, Store, Tags, Tls, VerifyClient, Watchdog, WatchdogDriver,
+    ZooKeeper,
 };
 pub use slots::Slots;
 pub use source::ConfigError;

@@ -14,11 +14,11 @@ use super::member;
 use super::node::Node;
 use super::round::Memory;
 use super::settings::Current;
+use super::tls;
 use crate::api::{
     Access, BasicAuth, LeaderBelief, LoadedView, Network, Observation, RouteSource, ScheduledRestart, Settings,
     Snapshot, WalPosition, Walsender,
 };
-use super::tls;
 use crate::config::{Config, VerifyClient};
 use crate::postgres;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use pgherd_ha::Member;
-use reqwest::{Certificate, Client, Identity, Method, Url};
+use pgherd_tls::{Check, ClientOptions, Identity, TlsError};
+use reqwest::{Client, Method, Url};
 use serde_json::Value;
 
 use super::settings::RestSettings;
@@ -121,34 +122,26 @@ impl RestClient {
 }
 
 fn build(settings: &RestSettings) -> anyhow::Result<Client> {
-    // An error only says that somebody installed it before.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     // A proxy for the web must not see calls inside the cluster.
-    let mut builder = Client::builder()
+    let builder = Client::builder()
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("pgherd/", env!("CARGO_PKG_VERSION")))
-        .tls_danger_accept_invalid_certs(settings.insecure);
-    let read = |path: &std::path::Path| {
-        std::fs::read(path)
-            .with_context(|| format!("the TLS file {} of the section `ctl` cannot be read", path.display()))
-    };
-    if let Some(path) = &settings.ca_file {
-        let pem = read(path)?;
-        let certificates = Certificate::from_pem_bundle(&pem)
-            .with_context(|| format!("{} holds no certificates in PEM form", path.display()))?;
-        builder = certificates.into_iter().fold(builder, |builder, one| builder.add_root_certificate(one));
-    }
-    if let Some(path) = &settings.certificate_file {
-        let mut pem = read(path)?;
-        if let Some(key) = &settings.key_file {
-            pem.push(b'\n');
-            pem.extend(read(key)?);
-        }
-        let identity = Identity::from_pem(&pem).with_context(|| {
-            format!("{} and its key are no unencrypted certificate and key in PEM form", path.display())
-        })?;
-        builder = builder.identity(identity);
-    }
+        .tls_backend_preconfigured(tls(settings).context("the section `ctl`")?);
     builder.build().context("the HTTP client cannot be made")
+}
+
+/// As patronictl: told not to check, it still checks who has signed, once it has a certificate of its own to show.
+fn tls(settings: &RestSettings) -> Result<rustls::ClientConfig, TlsError> {
+    let identity = settings.certificate_file.as_deref().map(|certificate| Identity {
+        certificate,
+        key: settings.key_file.as_deref(),
+        key_password: settings.key_password.as_deref(),
+    });
+    let check = match (settings.insecure, identity.is_some()) {
+        (false, _) => Check::Name,
+        (true, true) => Check::Authority,
+        (true, false) => Check::Nothing,
+    };
+    pgherd_tls::client(&ClientOptions { check, authorities: settings.ca_file.as_deref(), identity })
 }

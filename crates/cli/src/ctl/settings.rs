@@ -60,6 +60,7 @@ pub struct RestSettings {
     pub ca_file: Option<PathBuf>,
     pub certificate_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
+    pub key_password: Option<String>,
 }
 
 impl std::fmt::Debug for RestSettings {
@@ -170,6 +171,7 @@ fn rest_settings(document: &Map<String, Value>, insecure: bool) -> RestSettings 
         ca_file: path(&ctl, "cacert").or_else(|| path(&restapi, "cafile")),
         certificate_file: path(&ctl, "certfile"),
         key_file: path(&ctl, "keyfile"),
+        key_password: text(&ctl, "keyfile_password"),
     }
 }
 
@@ -250,14 +252,13 @@ mod tests {
     #[test]
     fn the_password_of_ctl_goes_before_that_of_restapi_and_is_never_shown() {
         let restapi = json!({"authentication": {"username": "a", "password": "secret"}, "cafile": "/ca"});
-        let ctl =
-            json!({"authentication": {"username": "b", "password": "secret"}, "insecure": "on", "certfile": "/cert"});
+        let ctl = json!({"authentication": {"username": "b", "password": "secret"}, "insecure": "on", "certfile": "/cert", "keyfile_password": "secret"});
         let one = settings(json!({"restapi": restapi}), None).expect("settings").rest;
         assert_eq!(one.credentials, Some(("a".into(), "secret".into())));
         assert_eq!(one.ca_file, Some("/ca".into()));
         let both = settings(json!({"restapi": restapi, "ctl": ctl}), None).expect("settings").rest;
         assert_eq!(both.credentials, Some(("b".into(), "secret".into())));
-        assert!(both.insecure && both.certificate_file.is_some());
+        assert!(both.insecure && both.certificate_file.is_some() && both.key_password.is_some());
         assert!(!format!("{both:?}").contains("secret"));
     }
 

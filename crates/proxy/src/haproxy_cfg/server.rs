@@ -1,9 +1,10 @@
 //! The keywords of `server` and `default-server` lines.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Report, units};
-use crate::config::{Check, Server};
+use crate::config::{Check, CheckTls, Server};
 
 /// A `server` line, or what `default-server` lines have set so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,10 @@ pub struct ServerLine {
     backup: bool,
     disabled: bool,
     shutdown_sessions: bool,
+    tls: bool,
+    verify: bool,
+    ca_file: Option<String>,
+    certificate: Option<PathBuf>,
 }
 
 impl Default for ServerLine {
@@ -48,13 +53,25 @@ impl Default for ServerLine {
             backup: false,
             disabled: false,
             shutdown_sessions: false,
+            tls: false,
+            verify: true,
+            ca_file: None,
+            certificate: None,
         }
     }
 }
 
+/// HAProxy's word for what the system trusts.
+const SYSTEM_AUTHORITIES: &str = "@system-ca";
+
 impl ServerLine {
     /// The server that the line describes; `None` if it is switched off.
     pub fn server(self) -> Option<Server> {
+        let tls = self.tls.then(|| CheckTls {
+            verify: self.verify,
+            authorities: self.ca_file.filter(|file| file != SYSTEM_AUTHORITIES).map(PathBuf::from),
+            certificate: self.certificate,
+        });
         let check = self.check.then(|| Check {
             host: self.check_host.unwrap_or_else(|| self.host.clone()),
             port: self.check_port.unwrap_or(self.port),
@@ -63,6 +80,7 @@ impl ServerLine {
             downinter: self.downinter,
             rise: self.rise,
             fall: self.fall,
+            tls,
         });
         let server = Server {
             name: self.name,
@@ -79,7 +97,7 @@ impl ServerLine {
 }
 
 const ACCEPTED: &str = "accepted here: check, port N, addr HOST, inter TIME, fastinter TIME, downinter TIME, rise N, fall N, \
-    maxconn N, weight N, backup, disabled, on-marked-down shutdown-sessions";
+    maxconn N, weight N, backup, disabled, on-marked-down shutdown-sessions, check-ssl, verify none|required, ca-file FILE, crt FILE";
 
 /// Reads `server NAME ADDRESS [keywords]` on top of the defaults.
 pub fn server(defaults: &ServerLine, line: usize, rest: &[&str], report: &mut Report) -> Option<ServerLine> {
@@ -90,13 +108,20 @@ pub fn server(defaults: &ServerLine, line: usize, rest: &[&str], report: &mut Re
     let (host, port) = report.value(line, address, units::server_address(address))?;
     let mut server = ServerLine { line, name: (*name).to_owned(), host, port, ..defaults.clone() };
     keyword_list(&mut server, line, keywords, report);
+    if server.check && server.tls && server.verify && server.ca_file.is_none() {
+        report.error(
+            line,
+            "check-ssl",
+            "the agents' certificates are to be verified, and there is no ca-file; add one (@system-ca: the system's), or verify none",
+        );
+    }
     Some(server)
 }
 
 /// Applies keywords to `server`.
 pub fn keyword_list(server: &mut ServerLine, line: usize, words: &[&str], report: &mut Report) {
     /// Without a value, and without effect here: names are resolved again at every dial.
-    const HARMLESS: &[&str] = &["non-stick", "enabled", "no-tfo", "tfo", "no-ssl", "no-send-proxy", "no-check-ssl"];
+    const HARMLESS: &[&str] = &["non-stick", "enabled", "no-tfo", "tfo", "no-ssl", "no-send-proxy"];
     /// The same, with one value.
     const HARMLESS_WITH_VALUE: &[&str] = &[
         "init-addr",
@@ -121,6 +146,8 @@ pub fn keyword_list(server: &mut ServerLine, line: usize, words: &[&str], report
             "backup" => server.backup = true,
             "no-backup" => server.backup = false,
             "disabled" => server.disabled = true,
+            "check-ssl" => server.tls = true,
+            "no-check-ssl" => server.tls = false,
             _ if HARMLESS.contains(&word) => report.ignored(line, word),
             _ => {
                 let Some(value) = words.next() else {
@@ -152,6 +179,11 @@ fn keyword_with_value(server: &mut ServerLine, line: usize, word: &str, value: &
         // 0 is HAProxy's "no limit".
         "maxconn" => server.maxconn = count(report, 0, 1_000_000).filter(|n| *n > 0).map(|n| n as usize),
         "weight" => server.weight = count(report, 0, 256).unwrap_or(server.weight),
+        "verify" if value == "none" => server.verify = false,
+        "verify" if value == "required" => server.verify = true,
+        "verify" => report.error(line, value, "accepted after verify: none, required"),
+        "ca-file" => server.ca_file = Some(value.to_owned()),
+        "crt" => server.certificate = Some(value.into()),
         "on-marked-down" if value == "shutdown-sessions" => server.shutdown_sessions = true,
         "on-marked-down" => report.error(line, value, "accepted after on-marked-down: shutdown-sessions"),
         _ => {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{CheckKind, Role};
+use crate::config::{CheckKind, CheckTls, Role};
 
 const LAB: &str = include_str!("../../tests/lab.cfg");
 
@@ -97,6 +97,11 @@ fn what_is_not_understood_is_named_with_its_line() {
         ("server a b", "f:3: `b`: expected the server's HOST:PORT"),
         ("server a b:1 check port 0", "f:3: `0`: expected a whole number from 1 to 65535"),
         ("server a b:1 check ssl verify none", "f:3: `ssl`: not known on a server"),
+        (
+            "server a b:1 check check-ssl",
+            "f:3: `check-ssl`: the agents' certificates are to be verified, and there is no ca-file",
+        ),
+        ("server a b:1 check check-ssl verify maybe", "f:3: `maybe`: accepted after verify: none, required"),
         ("server a b:1 maxconn", "f:3: `maxconn`: not known, or its value is missing"),
         ("server a b:1 on-marked-down nothing", "f:3: `nothing`: accepted after on-marked-down"),
         ("server one b:1", "f:3: `one`: another server"),
@@ -139,6 +144,26 @@ fn whole_files_that_cannot_be_served() {
     ] {
         let error = parse("f", text, &|_| None).expect_err(text).to_string();
         assert!(error.starts_with(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn checks_over_tls_as_in_haproxy() {
+    let tls = |verify, authorities: Option<&str>, certificate: Option<&str>| {
+        let (authorities, certificate) = (authorities.map(Into::into), certificate.map(Into::into));
+        Some(CheckTls { verify, authorities, certificate })
+    };
+    for (defaults, keywords, expected) in [
+        ("", "check", None),
+        ("", "check check-ssl verify none", tls(false, None, None)),
+        ("", "check check-ssl ca-file /ca crt /c", tls(true, Some("/ca"), Some("/c"))),
+        ("check-ssl verify required ca-file @system-ca", "check", tls(true, None, None)),
+        ("check-ssl ca-file /ca", "check no-check-ssl", None),
+    ] {
+        let text = format!("listen a\n bind *:1\n default-server inter 1s {defaults}\n server b c:1 {keywords}\n");
+        let config = read(&text).expect(keywords).config;
+        let check = config.listeners[0].servers[0].check.as_ref().expect("checked");
+        assert_eq!(check.tls, expected, "{defaults} {keywords}");
     }
 }
 

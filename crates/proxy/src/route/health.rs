@@ -165,6 +165,7 @@ mod tests {
     fn check(rise: u32, fall: u32) -> Check {
         let seconds = |n| Some(Duration::from_secs(n));
         Check {
+            tls: None,
             host: "h".into(),
             port: 1,
             inter: Duration::from_secs(3),
