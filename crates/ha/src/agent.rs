@@ -315,6 +315,8 @@ pub(crate) struct Memory {
     pub status_written: Boot,
     /// Under this key of a standby leader the other cluster's log has gone on where this cluster's ended.
     pub follows_on: Option<Epoch>,
+    /// Since when the standby leader under this key is seen to stream.
+    pub streams_since: Option<(Epoch, Boot)>,
     pub slots: slots::Memory,
     pub sync: sync::Memory,
     pub failsafe: Failsafe,

@@ -15,7 +15,7 @@ use crate::leader::another_could_lead;
 use crate::local::{JobOutcome, Local, Postgres, Running};
 use crate::replica::Way;
 use crate::rule::Rule;
-use crate::types::{Boot, Epoch};
+use crate::types::{Boot, Epoch, Timeline};
 use crate::view::{Status, SyncKey};
 use crate::{failsafe, leader, replica, slots, switchover, upstream};
 
@@ -140,6 +140,8 @@ fn starting(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, since: Boot) 
 
 fn lead(at: &Situation<'_>, memory: &mut Memory, way: &Way, running: &Running) -> Plan {
     let epoch = way.epoch;
+    let since = memory.streams_since.filter(|(of, _)| *of == epoch).unwrap_or((epoch, at.now.boot));
+    memory.streams_since = running.streaming.then_some(since);
     if let Some(plan) = leader::announce(at, epoch) {
         return plan;
     }
@@ -159,7 +161,10 @@ fn lead(at: &Situation<'_>, memory: &mut Memory, way: &Way, running: &Running) -
     }
     plan.rule = Rule::StandbyLead;
     let follows = follows_on(at, memory, way, running);
-    if follows && let Some(forget) = forget_synchronous(at, epoch) {
+    if follows
+        && has_gone_over(at, memory, way, running)
+        && let Some(forget) = forget_synchronous(at, epoch)
+    {
         return Plan::act(Rule::SyncOff, [forget]);
     }
     plan.actions.extend(leader::missing_config(at, epoch));
@@ -179,6 +184,17 @@ fn follows_on(at: &Situation<'_>, memory: &mut Memory, way: &Way, running: &Runn
         memory.follows_on = Some(way.epoch);
     }
     memory.follows_on == Some(way.epoch)
+}
+
+/// What is here is the other cluster's log beyond doubt. A stream may be the last of this cluster's own primary for a moment, until the server has
+/// taken in whom it follows; and an archive may bring that primary's log, of which the store knows less than was acknowledged.
+fn has_gone_over(at: &Situation<'_>, memory: &Memory, way: &Way, running: &Running) -> bool {
+    let reserved = at.view.reservation.as_ref().map_or(Timeline(1), |key| key.value.timeline);
+    let on_another = running.timeline != at.view.history_timeline().max(reserved);
+    match way.origin {
+        Some(_) => memory.streams_since.is_some_and(|(_, since)| at.now.boot.since(since) >= at.settings.ttl),
+        None => on_another,
+    }
 }
 
 /// Who may take over is the other cluster's matter, from when its log is followed on. Until then the key stays: should `standby_cluster` be taken

@@ -248,8 +248,10 @@ fn a_synchronous_cluster_is_demoted_and_promoted_again() {
     is_primary(&cluster, &west);
     insert(&cluster, &west, "Hof");
     cluster.shows(&east, NAMES, &["Hof", "Ulm"]);
-    let log = cluster.log(&east);
-    assert!(log.contains("rule=\"SyncOff\""), "{log}");
+    eventually("the other cluster's log has been followed for long enough", LONG, || match cluster.log(&east) {
+        log if log.contains("rule=\"SyncOff\"") => Ok(()),
+        log => Err(log),
+    });
     site.configure(&cluster, &json!({"standby_cluster": from_node(&cluster, &east)}));
     cluster.configure(&json!({"standby_cluster": null}));
     is_primary(&cluster, &east);

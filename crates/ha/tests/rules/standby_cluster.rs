@@ -1,8 +1,8 @@
 //! This cluster follows another one.
 
 use pgherd_ha::{
-    Boot, ControlState, DataDirectory, FailoverKey, Job, JobOutcome, MemberState, Postgres, Rule, StopMode, Verdict,
-    Versioned, Watchdog,
+    Boot, ControlState, DataDirectory, FailoverKey, Job, JobOutcome, MemberState, Postgres, Rule, StopMode, Timeline,
+    Verdict, Versioned, Watchdog,
 };
 
 use crate::given::{
@@ -78,7 +78,47 @@ fn leading() -> Vec<Case> {
                 Rule::StandbyLead,
                 "slots n2+n3",
             )
-            .then(|g| g.running().streaming = true, Rule::SyncOff, "sync nobody/0/"),
+            .then(|g| g.running().streaming = true, Rule::StandbyLead, "")
+            .then(
+                |g| {
+                    g.pass(8_000);
+                    g.renew()
+                },
+                Rule::SyncOff,
+                "sync nobody/0/",
+            ),
+        case("a stream that is the last of the former primary's does not count", standby_leader())
+            .then(|g| g.sync_key("n2", 0, &["n3"]), Rule::StandbyLead, "slots n2+n3")
+            .then(
+                |g| {
+                    g.running().streaming = false;
+                    g.pass(8_000);
+                    g.renew()
+                },
+                Rule::CheckHistory,
+                "compare with the other",
+            )
+            .then(|g| g.running().streaming = true, Rule::StandbyLead, ""),
+        case("nor does an archive with the log of this cluster's own timeline", standby_leader())
+            .then(
+                |g| {
+                    g.follows(None);
+                    g.sync_key("n2", 0, &["n3"]);
+                    g.local.following = None;
+                    g.running().streaming = false;
+                    g.running().position.0 += 1 << 20
+                },
+                Rule::StandbyLead,
+                "slots n2+n3, write status",
+            )
+            .then(
+                |g| {
+                    g.view.status.optime = g.running().position;
+                    g.running().timeline = Timeline(2)
+                },
+                Rule::SyncOff,
+                "sync nobody/0/",
+            ),
         case("a broken watchdog is no matter without a writer", standby_leader()).then(
             |g| g.local.watchdog = Watchdog::Failed,
             Rule::StandbyLead,
