@@ -1,8 +1,9 @@
-//! The compose files as a user runs them: the lab with its walk, and three nodes on PostgreSQL 17. On a machine where no Docker engine
+//! The compose files as a user runs them: the lab with its walk, and three nodes on PostgreSQL 17, with the slots that it carries over by itself. On a machine where no Docker engine
 //! answers they are skipped, with a note.
 //!
 //! `scripts/test-images.sh` has built the images before. Each test has names and ports of its own, so that it disturbs no lab that is up.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -119,14 +120,29 @@ fn fetch(port: u16) -> String {
 /// The three nodes of `deploy/compose`, on PostgreSQL 17 of Debian 13.
 struct ThreeNodes {
     project: Project,
+    /// With the passwords, which the compose file reads for as long as the project is there.
+    _directory: tempfile::TempDir,
 }
 
 impl ThreeNodes {
-    fn compose(environment: &Path, ports: [u16; 3]) -> Command {
+    fn up(name: &str) -> ThreeNodes {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let environment = directory.path().join("env");
+        let passwords = "PATRONI_SUPERUSER_PASSWORD=secret\nPATRONI_REPLICATION_PASSWORD=secret-too\n";
+        std::fs::write(&environment, passwords).expect("a file");
+        let ports = free_ports();
+        let mut down = ThreeNodes::compose(name, &environment, ports);
+        down.args(["down", "--volumes", "--timeout", "5"]);
+        let nodes = ThreeNodes { project: Project::new(name, down), _directory: directory };
+        succeeds(ThreeNodes::compose(name, &environment, ports).args(["up", "-d"]));
+        nodes
+    }
+
+    fn compose(name: &str, environment: &Path, ports: [u16; 3]) -> Command {
         let mut command = Command::new("docker-compose");
         command
             .current_dir(folder("compose"))
-            .args(["--project-name", &format!("pgherd-test-{}-pg17", std::process::id())])
+            .args(["--project-name", &format!("pgherd-test-{}-{name}", std::process::id())])
             .args(["-f", "docker-compose.yml", "-f", "postgresql-17.yml"])
             .env("NODE_IMAGE", "pgherd-test-node-17")
             .env("ENV_FILE", environment)
@@ -177,15 +193,7 @@ fn three_nodes_on_postgresql_17_fail_over_in_docker() {
     if let Some(why) = missing() {
         return notes::skip(why);
     }
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let environment = directory.path().join("env");
-    let passwords = "PATRONI_SUPERUSER_PASSWORD=secret\nPATRONI_REPLICATION_PASSWORD=secret-too\n";
-    std::fs::write(&environment, passwords).expect("a file");
-    let ports = free_ports();
-    let mut down = ThreeNodes::compose(&environment, ports);
-    down.args(["down", "--volumes", "--timeout", "5"]);
-    let nodes = ThreeNodes { project: Project::new("pg17", down) };
-    succeeds(ThreeNodes::compose(&environment, ports).args(["up", "-d"]));
+    let nodes = ThreeNodes::up("pg17");
     let first = nodes.leader(2, None);
     let version = nodes.sql("localhost", 5432, "SHOW server_version_num").expect("the entrypoint serves a primary");
     assert!(version.starts_with("17"), "{version}");
@@ -206,8 +214,131 @@ fn three_nodes_on_postgresql_17_fail_over_in_docker() {
         if rows == "2" { Ok(()) } else { Err(rows) }
     });
     // A planned change, and the node that was lost leads again.
-    let store = "zoo1:2181";
-    let words = ["pgherd", "-d", store, "switchover", "main", "--leader", &second, "--candidate", &first, "--force"];
-    nodes.exec("entrypoint", &words).expect("a switchover");
+    nodes.pgherd(&["switchover", "main", "--leader", &second, "--candidate", &first, "--force"]);
     assert_eq!(nodes.leader(2, Some(&second)), first);
+}
+
+/// The server's own copies of a logical slot, made and moved by nobody else.
+impl ThreeNodes {
+    /// An operator's command.
+    fn pgherd(&self, words: &[&str]) -> String {
+        let words: Vec<&str> = ["pgherd", "-d", "zoo1:2181"].into_iter().chain(words.iter().copied()).collect();
+        self.exec("entrypoint", &words).expect("the command succeeds")
+    }
+
+    fn names() -> [&'static str; 3] {
+        ["pg1", "pg2", "pg3"]
+    }
+
+    fn set(&self, parameter: &str) {
+        let set = format!("postgresql.parameters.{parameter}");
+        self.pgherd(&["edit-config", "main", "--force", "--set", &set]);
+    }
+
+    fn shows(&self, node: &str, sql: &str, expected: &str) {
+        eventually(&format!("{expected:?} for {sql} on {node}"), LONG, || {
+            let found = self.sql(node, 5432, sql)?;
+            if found == expected { Ok(()) } else { Err(found) }
+        });
+    }
+
+    /// Every standby could take the slot over: the server makes it there for a while only, until the consumer has come to where its log begins.
+    fn slot_is_carried_over(&self, leader: &str, taken: &mut BTreeSet<i32>) {
+        let ready = "SELECT synced AND failover AND NOT temporary AND invalidation_reason IS NULL FROM pg_replication_slots \
+                     WHERE slot_name = 'changes'";
+        for standby in ThreeNodes::names().into_iter().filter(|name| *name != leader) {
+            eventually(&format!("the slot is synchronised on {standby}"), LONG, || {
+                self.sql(leader, 5432, "SELECT pg_log_standby_snapshot()")?;
+                self.read(taken)?;
+                let found = self.sql(standby, 5432, ready)?;
+                if found == "t" { Ok(()) } else { Err(found) }
+            });
+        }
+    }
+
+    /// The consumer takes what there is. A server without all the standbys that are to be waited for sends nothing.
+    fn read(&self, taken: &mut BTreeSet<i32>) -> Result<(), String> {
+        let sql = "SET statement_timeout = '5s'; SELECT data FROM pg_logical_slot_get_changes('changes', NULL, NULL)";
+        for change in self.sql("localhost", 5432, sql)?.lines() {
+            let number = change.strip_prefix("table public.t: INSERT: x[integer]:");
+            taken.extend(number.and_then(|number| number.parse::<i32>().ok()));
+        }
+        Ok(())
+    }
+
+    /// Until it has these rows.
+    fn consume(&self, taken: &mut BTreeSet<i32>, rows: i32) {
+        eventually("the consumer has every row", LONG, || {
+            self.read(taken)?;
+            let missing: Vec<i32> = (1..=rows).filter(|row| !taken.contains(row)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} are missing")) }
+        });
+    }
+
+    fn insert(&self, rows: std::ops::RangeInclusive<i32>) {
+        let sql = format!("INSERT INTO t SELECT generate_series({}, {})", rows.start(), rows.end());
+        self.sql("localhost", 5432, &sql).expect("rows are written");
+    }
+
+    fn log(&self, node: &str) -> String {
+        let output = Command::new("docker").args(["logs", &self.container(node)]).output().expect("docker runs");
+        text(&output)
+    }
+}
+
+#[test]
+fn a_slot_that_postgresql_17_carries_over_loses_no_change_in_docker() {
+    if let Some(why) = missing() {
+        return notes::skip(why);
+    }
+    let nodes = ThreeNodes::up("slots17");
+    let first = nodes.leader(2, None);
+    nodes.set("wal_level=logical");
+    nodes.set("synchronized_standby_slots=pg1,pg2,pg3");
+    nodes.set("sync_replication_slots=on");
+    for node in ThreeNodes::names() {
+        nodes.shows(node, "SELECT count(*) FROM pg_settings WHERE name = 'wal_level' AND pending_restart", "1");
+    }
+    nodes.pgherd(&["restart", "main", "--force"]);
+    for node in ThreeNodes::names() {
+        nodes.shows(node, "SHOW wal_level", "logical");
+        let others: Vec<&str> = ThreeNodes::names().into_iter().filter(|name| *name != node).collect();
+        nodes.shows(node, "SHOW synchronized_standby_slots", &others.join(","));
+    }
+    assert_eq!(nodes.leader(2, None), first);
+    nodes.sql("localhost", 5432, "CREATE TABLE t (x int PRIMARY KEY)").expect("a table");
+    let create =
+        "SELECT slot_name FROM pg_create_logical_replication_slot('changes', 'test_decoding', failover => true)";
+    assert_eq!(nodes.sql("localhost", 5432, create).as_deref(), Ok("changes"));
+
+    let mut taken = BTreeSet::new();
+    nodes.insert(1..=10);
+    nodes.slot_is_carried_over(&first, &mut taken);
+    nodes.insert(11..=20);
+    let second = *ThreeNodes::names().iter().find(|name| **name != first).expect("a standby");
+    nodes.pgherd(&["switchover", "main", "--leader", &first, "--candidate", second, "--force"]);
+    assert_eq!(nodes.leader(2, Some(&first)), second);
+    nodes.insert(21..=30);
+    nodes.consume(&mut taken, 30);
+
+    // The former primary's slot is out of the way, and made anew by the server.
+    nodes.slot_is_carried_over(second, &mut taken);
+    nodes.insert(31..=40);
+    succeeds(Command::new("docker").args(["kill", &nodes.container(second)]));
+    let third = nodes.leader(1, Some(second));
+    nodes.insert(41..=50);
+    succeeds(Command::new("docker").args(["start", &nodes.container(second)]));
+    assert_eq!(nodes.leader(2, None), third);
+    nodes.consume(&mut taken, 50);
+    let rows = nodes.sql("localhost", 5432, "SELECT x FROM t").expect("rows");
+    assert_eq!(rows.lines().filter_map(|row| row.parse().ok()).collect::<BTreeSet<i32>>(), taken);
+    nodes.slot_is_carried_over(&third, &mut taken);
+
+    for node in ThreeNodes::names() {
+        let log = nodes.log(node);
+        let of_slot = log.lines().filter(|line| line.contains("replication slot `changes`")).collect::<Vec<_>>();
+        let dropped = "dropped the replication slot `changes`, which nobody has used here since another node leads";
+        let left_over = of_slot.iter().all(|line| line.contains(dropped));
+        assert!(left_over && of_slot.len() <= 1, "{node}: {of_slot:?}");
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pgherd_dcs::StoreOptions;
-use pgherd_ha::{Method, Role, Settings, StandbyNames, Versioned, View, needs_feedback};
+use pgherd_ha::{Method, Role, Settings, StandbyNames, Versioned, View, needs_feedback, slot_name};
 use serde_json::{Map, Value};
 
 use super::fallback::Fallback;
@@ -15,7 +15,7 @@ use super::unsupported;
 use crate::config::{Company, Config, Dynamic, SynchronousMode, understood};
 use crate::guard::GuardMode;
 use crate::postgres::acceptance::{self, Accepted, Values};
-use crate::postgres::{Marker, Server};
+use crate::postgres::{Marker, Server, slot_sync};
 use crate::watchdog::Wish;
 
 #[derive(Debug)]
@@ -168,6 +168,7 @@ impl Current {
         if self.feedback {
             server.parameters.insert("hot_standby_feedback".into(), "on".into());
         }
+        slot_sync::complete(&mut server.parameters, &slot_name(&self.identity.name));
         Arc::new(match role {
             Role::Primary => self.overlaid(Server { bootstraps: self.bootstraps(), ..server }),
             _ => Server { standby_names: self.names_of_standby(), bootstraps: self.bootstraps(), ..server },

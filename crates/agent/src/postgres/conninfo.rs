@@ -80,6 +80,8 @@ struct Conninfo(String);
 impl Conninfo {
     fn new(credentials: &Credentials, server: &Server) -> Conninfo {
         let mut text = Conninfo(String::new());
+        // Streaming does not read it; PostgreSQL 17 logs in there to copy logical slots.
+        text.push("dbname", &server.database);
         text.push("user", &credentials.username);
         text.push("passfile", &server.pgpass.to_string_lossy());
         text
@@ -167,14 +169,14 @@ mod tests {
         let mut server = server();
         let tail = " connect_timeout=3 keepalives=1 keepalives_idle=2 keepalives_interval=1 keepalives_count=3 \
                     tcp_user_timeout=5000";
-        let expected = "user=replicator passfile=/run/pgpass1 host=pg-master port=5433 sslmode=prefer \
+        let expected = "dbname=postgres user=replicator passfile=/run/pgpass1 host=pg-master port=5433 sslmode=prefer \
                         application_name='node 1' gssencmode=prefer channel_binding=prefer";
         assert_eq!(primary_conninfo(&server, &upstream("pg-master")), format!("{expected}{tail}"));
         for (name, value) in [("sslmode", "verify-ca"), ("sslrootcert", "/ca's.crt"), ("channel_binding", "require")] {
             server.replication.options.insert(name.into(), value.into());
         }
         server.krbsrvname = Some("pg".into());
-        let expected = "user=replicator passfile=/run/pgpass1 host=h port=5433 sslmode=verify-ca \
+        let expected = "dbname=postgres user=replicator passfile=/run/pgpass1 host=h port=5433 sslmode=verify-ca \
                         sslrootcert='/ca\\'s.crt' application_name='node 1' krbsrvname=pg gssencmode=prefer \
                         channel_binding=require";
         assert_eq!(primary_conninfo(&server, &upstream("h")), format!("{expected}{tail}"));

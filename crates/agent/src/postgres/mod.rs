@@ -38,6 +38,7 @@ pub mod rewind;
 pub mod roles;
 mod settings;
 pub mod slot_copy;
+pub mod slot_sync;
 pub mod slots;
 mod sql;
 pub mod start;
