@@ -8,7 +8,7 @@ use crate::consumer::{SLOT, kind};
 use crate::faults::Fault;
 use crate::hooks::Hooks;
 use crate::rng::Rng;
-use crate::world::name;
+use crate::world::{NODES, name};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -65,6 +65,8 @@ pub struct Scenario {
     pub hooks: Hooks,
     /// There is a permanent logical slot, and a consumer.
     pub logical: bool,
+    /// Whom each node streams from in place of the leader (the tag `replicatefrom`).
+    pub above: [Option<usize>; NODES],
 }
 
 /// As Patroni's default.
@@ -120,6 +122,7 @@ impl Scenario {
             born_following: None,
             hooks: Hooks::default(),
             logical: rng.chance(300),
+            above: [None; NODES],
         }
     }
 
@@ -168,6 +171,7 @@ impl Scenario {
             born_following: None,
             hooks: Hooks::new(&mut rng.clone().fork(), orderly),
             logical: rng.chance(300),
+            above: [None; NODES],
         };
         if scenario.failsafe_mode {
             scenario.faults.extend(OUTAGES);
@@ -184,6 +188,9 @@ impl Scenario {
             }
             40..140 => scenario.faults.extend([Fault::FollowAnother; 2]),
             _ => {}
+        }
+        if rng.chance(150) {
+            scenario.above = cascade(rng);
         }
         scenario
     }
@@ -215,7 +222,7 @@ impl Scenario {
             copies_without_leader: self.hooks.copies_without_leader,
             member_slots_ttl: Duration::from_secs(1800),
             standby_cluster: None,
-            replicatefrom: None,
+            replicatefrom: self.above[node].map(name),
             nostream: false,
             permanent_slots: self.logical.then(|| (SLOT.to_owned(), kind())).into_iter().collect(),
             ignore_slots: Vec::new(),
@@ -233,6 +240,17 @@ pub fn other_cluster(streams: bool) -> StandbyCluster {
         remote: Some(Remote::default()),
     };
     StandbyCluster { upstream: streams.then_some(server) }
+}
+
+/// One node streams from another, which perhaps streams from the third.
+fn cascade(rng: &mut Rng) -> [Option<usize>; NODES] {
+    let lowest = rng.index(NODES);
+    let step = 1 + rng.index(NODES - 1);
+    let (middle, highest) = ((lowest + step) % NODES, (lowest + 2 * step) % NODES);
+    let mut above = [None; NODES];
+    above[lowest] = Some(middle);
+    above[middle] = rng.chance(300).then_some(highest);
+    above
 }
 
 /// A mode of which everything is promised.

@@ -13,6 +13,8 @@ use crate::world::{World, name};
 #[derive(Debug, Default)]
 pub struct Losses {
     written_off: BTreeSet<u64>,
+    /// When a leader last told the store its position.
+    pub reported: Duration,
     objection: Option<String>,
 }
 
@@ -32,7 +34,9 @@ impl World {
 
     fn excess(&self, lost: &[Row]) -> Option<String> {
         let newest = lost.iter().map(|row| row.acknowledged).max()?;
-        let begins = newest.saturating_sub(self.unreported());
+        let lease = newest.saturating_sub(self.unreported());
+        // In failsafe mode a primary goes on for as long as the store is away, and the store is told no position then.
+        let begins = if self.scenario.failsafe_mode { lease.min(self.checks.losses.reported) } else { lease };
         let old = lost.iter().filter(|row| row.acknowledged < begins).count();
         let bytes = ROW * u64::try_from(old).expect("a run has some thousand rows");
         let allowed = self.scenario.maximum_lag_on_failover;

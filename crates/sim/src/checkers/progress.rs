@@ -1,5 +1,5 @@
 //! Once everything is healed the cluster comes back: one primary that holds the key and serves the entrypoint's clients, and every other
-//! node streams from it; and the user's callbacks were last told what each is.
+//! node streams from it, or from whom its tag names; and the user's callbacks were last told what each is.
 
 use std::time::Duration;
 
@@ -47,8 +47,11 @@ pub fn missing(world: &World) -> Option<String> {
     }
     (0..world.nodes.len()).filter(|node| *node != leader).find_map(|node| {
         let server = world.nodes[node].postgres.server.as_ref();
-        let streams = server.is_some_and(|server| server.receiver == Receiver::Streaming { from: leader });
-        (!streams && !is_stranger(world, node)).then(|| format!("{} does not stream from {}", name(node), name(leader)))
+        let from = world.scenario.above[node].unwrap_or(leader);
+        // One that is no member of this cluster sends nothing.
+        let from = if is_stranger(world, from) { leader } else { from };
+        let streams = server.is_some_and(|server| server.receiver == Receiver::Streaming { from });
+        (!streams && !is_stranger(world, node)).then(|| format!("{} does not stream from {}", name(node), name(from)))
     })
 }
 

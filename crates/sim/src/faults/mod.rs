@@ -208,6 +208,12 @@ impl World {
 
     /// Half of the faults hit who leads, since that is where they hurt.
     fn victim(&mut self) -> usize {
+        // And where there is a cascade, whom others stream from.
+        if let Some(above) = self.scenario.above.into_iter().flatten().next()
+            && self.rng.chance(300)
+        {
+            return above;
+        }
         let leader = self.store.tree.leader();
         leader.filter(|_| self.rng.chance(500)).unwrap_or_else(|| self.rng.index(NODES))
     }

@@ -28,9 +28,10 @@ pub fn blank(node: usize) -> Member {
     }
 }
 
-pub fn member(node: usize, local: &Local, standby_leader: bool, leaves_sync: bool) -> Member {
+pub fn member(node: usize, local: &Local, standby_leader: bool, leaves_sync: bool, above: Option<usize>) -> Member {
     let running = local.running();
-    let tags = if leaves_sync { Map::from_iter([("nosync".into(), true.into())]) } else { Map::new() };
+    let nosync = leaves_sync.then(|| ("nosync".into(), true.into()));
+    let tags = nosync.into_iter().chain(above.map(|above| ("replicatefrom".into(), name(above).into()))).collect();
     let reasons: Map<String, Value> = local
         .limits
         .iter()

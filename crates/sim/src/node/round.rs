@@ -392,12 +392,13 @@ impl World {
 
     fn tell(&mut self, node: usize, again: bool) {
         self.publish(node);
+        let above = self.scenario.above[node];
         let daemon = self.daemon(node);
         daemon.request = None.or(daemon.request.filter(|_| daemon.job.is_none()));
         let step = daemon.next_step();
         daemon.phase = Phase::Telling { again };
         let local = daemon.local.take().expect("it was observed in this round");
-        let member = member::member(node, &local, daemon.standby_leader, daemon.agent.leaves_sync());
+        let member = member::member(node, &local, daemon.standby_leader, daemon.agent.leaves_sync(), above);
         let registered = daemon.view.as_ref().is_some_and(|view| view.member(&member.name).is_some());
         let worth = !registered || daemon.member.as_ref().is_none_or(|old| member::differs(old, &member));
         let positions = daemon.member.as_ref().is_some_and(|old| old.xlog_location != member.xlog_location);

@@ -158,6 +158,9 @@ impl World {
             return;
         }
         let Some(Connection { node, session, .. }) = at.connections.get(&connection).cloned() else { return };
+        if let Operation::Write { key: Key::Status, .. } = operation {
+            self.checks.losses.reported = self.now;
+        }
         let answer = match self.store.sessions.get(&session) {
             None => Answer::SessionExpired,
             Some(found) if found.server != server => Answer::SessionMoved,
