@@ -130,6 +130,12 @@ pub enum Action {
     ChangeSlots {
         changes: Vec<SlotChange>,
     },
+    /// Ask this leader how far back it keeps rows of its catalogs for these slots of its own. The answer comes with a later observation.
+    AskLeaderSlots {
+        epoch: Epoch,
+        leader: Upstream,
+        names: Vec<String>,
+    },
     /// A checkpoint in the background, which rewinding others needs to see the new timeline.
     Checkpoint,
     /// Give the running postmaster a guard.
@@ -211,6 +217,8 @@ pub enum Job {
         names: Option<StandbyNames>,
         /// Logical slots that are brought to where their consumers were, as far as that takes no time.
         slots: Vec<SlotChange>,
+        /// Logical slots of which it is not known that the rows are here which their consumers need: for a warning.
+        unproven: Vec<String>,
     },
     Stop(StopMode),
     /// Stop and start in the same role.

@@ -4,6 +4,7 @@
 //! [`Memory`], and is only ever a time since when something has been so. Situations are in files of their own, tried in the order of
 //! [`plan`]; each is tested as data in `tests/`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::action::{Action, Job, Wake, WakeReason};
@@ -84,6 +85,11 @@ impl Agent {
         self.memory.failsafe.active_until()
     }
 
+    /// Logical slots that were copied here and may be used after a promotion.
+    pub fn ready_slots(&self) -> BTreeSet<String> {
+        self.memory.slots.ready.names()
+    }
+
     /// How long a race may still be put off (rule `RaceHoldOff`).
     pub fn race_backoff_left(&self, now: Boot) -> Duration {
         race_backoff::left(&self.memory, self.settings.primary_race_backoff, now)
@@ -118,6 +124,7 @@ impl Agent {
         let plan = plan(&situation, &mut self.memory);
         let mut plan = failsafe::ask_all(&situation, &self.memory.failsafe, plan);
         plan.actions.retain(|action| !standby_cluster::forbids(&situation, action));
+        plan.actions.extend(slots::move_along(&situation, &mut self.memory.slots, &self.memory.failsafe, plan.rule));
         // First, since an action that fails ends the round.
         let (ask, ask_wake) = failsafe::ask(&situation, &mut self.memory.failsafe);
         plan.actions.splice(0..0, ask);

@@ -54,6 +54,8 @@ pub struct FailsafeAsk {
     pub from: String,
     /// The time that it counts with. A plain Patroni does not say it, and means the `ttl` of the configuration.
     pub ttl: Option<Duration>,
+    /// Where its slots are, by name: the members' own are moved along with them, since the store tells nobody.
+    pub slots: BTreeMap<String, u64>,
 }
 
 /// What a member answers.
@@ -121,6 +123,8 @@ struct Promise {
     to: String,
     accepted: Boot,
     until: Boot,
+    /// As the primary last said.
+    slots: BTreeMap<String, u64>,
 }
 
 impl Failsafe {
@@ -211,8 +215,13 @@ impl Failsafe {
             return FailsafeAnswer::Other(other.clone());
         }
         let until = self.promise.as_ref().map_or(Boot::ZERO, |promise| promise.until).max(now + ttl);
-        self.promise = Some(Promise { to: ask.from.clone(), accepted: now, until });
+        self.promise = Some(Promise { to: ask.from.clone(), accepted: now, until, slots: ask.slots.clone() });
         FailsafeAnswer::Accepted
+    }
+
+    /// Whom this node has agreed to, and where the slots of that primary are.
+    pub fn agreed_to(&self) -> Option<(&str, &BTreeMap<String, u64>)> {
+        self.promise.as_ref().map(|promise| (promise.to.as_str(), &promise.slots))
     }
 
     /// What the next question is answered by: whether this node leads, may be about to, and who else does.

@@ -149,7 +149,7 @@ pub(crate) fn promote(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, run
         return plan;
     }
     sync::starts(at, &mut memory.sync);
-    Plan::act(Rule::Promote, timeline::promotion(at, epoch, running))
+    Plan::act(Rule::Promote, timeline::promotion(at, epoch, running, &memory.slots))
 }
 
 pub(crate) fn lead(at: &Situation<'_>, memory: &mut Memory, epoch: Epoch, running: &Running) -> Plan {

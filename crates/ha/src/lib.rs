@@ -51,10 +51,12 @@ pub use permit::{Lease, Permit, STOP_TIME};
 pub use route::{NodeRoute, RouteMessage};
 pub use rule::Rule;
 pub use signs::SignsOfLife;
-pub use slots::{Slot, SlotChange, SlotFilter, SlotKind, needs_feedback, slot_name};
+pub use slots::{
+    LeaderSlots, Slot, SlotChange, SlotFilter, SlotKind, clashes as slot_clashes, needs_feedback, slot_name,
+};
 pub use sync::{Method, StandbyNames, Synchronous};
 pub use timeline::MOST_AHEAD as MOST_TIMELINES_AHEAD;
-pub use types::{Boot, Epoch, Lsn, Now, SystemId, Timeline, Wall};
+pub use types::{Boot, Epoch, Lsn, Now, SystemId, Timeline, Wall, Xid};
 pub use view::{
     FailoverKey, HistoryLine, Leader, LeaderOwner, Member, MemberState, Reservation, Role, Status, SyncKey, Versioned,
     View, truthy,

@@ -8,7 +8,7 @@ use crate::action::{Job, Upstream};
 use crate::failsafe::FailsafeRound;
 use crate::limits::LimitChange;
 use crate::permit::Lease;
-use crate::slots::{Slot, SlotFilter, SlotKind};
+use crate::slots::{LeaderSlots, Slot, SlotFilter, SlotKind};
 use crate::sync::Synchronous;
 use crate::types::{Boot, Epoch, Lsn, SystemId, Timeline};
 use crate::watchdog::Watchdog;
@@ -48,6 +48,8 @@ pub struct Local {
     pub limits: BTreeMap<String, LimitChange>,
     /// The positions of the slots right before the server was last stopped in order.
     pub last_slots: BTreeMap<String, u64>,
+    /// What the leader was last heard to keep for its slots.
+    pub leader_slots: Option<LeaderSlots>,
     /// Clients may log in directly; `false` while the access rules are narrowed to members and the superuser.
     pub admits_clients: bool,
 }

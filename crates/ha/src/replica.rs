@@ -83,7 +83,11 @@ pub(crate) fn following(at: &Situation<'_>, memory: &mut Memory, way: &Way, runn
     }
     match way.origin.as_ref().and_then(|leader| copy_slots(at, memory, way.epoch, running, leader)) {
         Some(plan) => plan,
-        None => Plan::act(Rule::Follow, slots(at, memory, running)),
+        None => {
+            let leader = way.origin.as_ref().filter(|_| matches!(at.standing, Standing::Other(_)));
+            let question = leader.and_then(|leader| slots::ask_leader(at, &mut memory.slots, running, leader));
+            Plan::act(Rule::Follow, slots(at, memory, running).into_iter().chain(question))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub const MOST_AHEAD: u32 = 1000;
 
 /// Promotes the standby, which this node's key allows: cut the upstream, reserve, promote. All in one round, for it is the fast path; a
 /// reservation that is refused or whose outcome is unknown ends the round, and the next one looks at what the store has.
-pub(crate) fn promotion(at: &Situation<'_>, epoch: Epoch, running: &Running) -> Vec<Action> {
+pub(crate) fn promotion(at: &Situation<'_>, epoch: Epoch, running: &Running, memory: &slots::Memory) -> Vec<Action> {
     let mut actions = Vec::new();
     if at.local.following.is_some() {
         actions.push(Action::Follow { upstream: None });
@@ -31,7 +31,8 @@ pub(crate) fn promotion(at: &Situation<'_>, epoch: Epoch, running: &Running) -> 
     // Before anything is written that is not what the former leader's consumers have confirmed.
     actions.extend(slots::capped_status(at, running).map(|status| Action::WriteStatus { epoch, status }));
     let slots = slots::advances_before_promotion(at, running);
-    actions.push(Action::Run(Job::Promote { epoch, timeline, names: sync::names_at_start(at), slots }));
+    let unproven = slots::unproven(at, memory, running);
+    actions.push(Action::Run(Job::Promote { epoch, timeline, names: sync::names_at_start(at), slots, unproven }));
     actions
 }
 

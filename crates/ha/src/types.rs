@@ -48,6 +48,18 @@ impl fmt::Display for Timeline {
     }
 }
 
+/// A transaction's number, which goes round: only numbers of the same time are comparable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Xid(pub u32);
+
+impl Xid {
+    /// Older, as PostgreSQL compares them.
+    pub fn precedes(self, other: Xid) -> bool {
+        self.0.wrapping_sub(other.0) > u32::MAX / 2
+    }
+}
+
 /// The database system identifier that initdb chose; the same on every member of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

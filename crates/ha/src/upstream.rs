@@ -64,6 +64,20 @@ pub(crate) fn followers<'a>(at: &'a Situation<'_>) -> impl Iterator<Item = &'a M
     })
 }
 
+/// The member that this node's log comes over from the leader: itself, or the first of those above it.
+pub(crate) fn next_to_leader<'a>(at: &'a Situation<'_>) -> &'a str {
+    let (mut name, mut wanted) = (at.me(), at.settings.replicatefrom.as_deref());
+    // A chain is no longer than there are members.
+    for _ in &at.view.members {
+        let above = source(at.view, name, wanted);
+        match above.filter(|above| at.view.leader.as_ref().is_none_or(|leader| leader.name != above.name)) {
+            Some(above) => (name, wanted) = (&above.name, above.replicatefrom()),
+            None => break,
+        }
+    }
+    name
+}
+
 pub(crate) fn of_member(member: &Member) -> Option<Upstream> {
     let (host, port) = member.postgres_address()?;
     Some(Upstream { name: member.name.clone(), addresses: vec![Address { host, port }], remote: None })

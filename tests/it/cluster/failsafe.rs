@@ -60,6 +60,7 @@ fn without_the_store_a_primary_goes_on_while_everybody_agrees() {
     let (cluster, leader) = cluster();
     let writers = Writers::start(&cluster, &leader);
     let (epoch, before) = (cluster.epoch(&leader), timeline(&cluster, &leader));
+    let replicas = cluster.replicas();
     cluster.store().kill();
     for node in cluster.nodes() {
         eventually("the mode is active", LONG, || {
@@ -69,6 +70,10 @@ fn without_the_store_a_primary_goes_on_while_everybody_agrees() {
         });
     }
     served_for(&writers, 3 * TTL);
+    // Standbys keep no more log than the primary does, though the store tells them nothing.
+    let to = cluster.sql(&leader, "SELECT pg_current_wal_lsn()").expect("the primary answers").remove(0);
+    let moved = format!("SELECT restart_lsn >= '{to}' FROM pg_replication_slots WHERE slot_name = '{}'", replicas[1]);
+    cluster.shows(&replicas[0], &moved, &["t"]);
     for (path, expected) in [("/", 200), ("/primary", 200), ("/replica", 503), ("/read-only", 200), ("/failsafe", 200)]
     {
         assert_eq!(code(&cluster, &leader, path), expected, "{path}");

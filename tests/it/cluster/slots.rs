@@ -180,6 +180,12 @@ fn a_consumer_gets_every_row_once_over_ten_changes_of_the_primary() {
     let cluster = logical_cluster(&json!({"consumer": {"database": "postgres", "plugin": "test_decoding"}}));
     cluster.configure(&json!({"synchronous_mode": true, "primary_start_timeout": 0}));
     everywhere(&cluster, "consumer");
+    for replica in cluster.replicas() {
+        eventually("the primary keeps what the copy needs", LONG, || {
+            let log = cluster.log(&replica);
+            if log.contains("the logical slot `consumer` is ready for a promotion") { Ok(()) } else { Err(log) }
+        });
+    }
     let feedback = "SHOW hot_standby_feedback";
     cluster.nodes().iter().for_each(|node: &Node| cluster.shows(&node.name, feedback, &["on"]));
     let mut consumer = Consumer::default();

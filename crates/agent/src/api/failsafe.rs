@@ -106,7 +106,10 @@ fn read(object: &Map<String, Value>) -> Option<FailsafeAsk> {
         None | Some(Value::Null) => None,
         Some(seconds) => Some(Duration::try_from_secs_f64(seconds.as_f64()?).ok()?),
     };
-    Some(FailsafeAsk { from, ttl })
+    // What is no position is none; the question counts all the same.
+    let slots = object.get("slots").and_then(Value::as_object).into_iter().flatten();
+    let slots = slots.filter_map(|(name, position)| Some((name.clone(), position.as_u64()?))).collect();
+    Some(FailsafeAsk { from, ttl, slots })
 }
 
 impl PeerClient {
@@ -147,6 +150,8 @@ impl PeerClient {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use pgherd_dcs::boot_now;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -207,7 +212,10 @@ mod tests {
         }
         assert_eq!(fixture.call("POST", "/failsafe", body).await.0.as_u16(), 503, "the loop is gone");
         let asked = looping.await.expect("no panic");
-        assert!(asked.iter().all(|ask| *ask == FailsafeAsk { from: "n2".into(), ttl: None }), "{asked:?}");
+        assert!(
+            asked.iter().all(|ask| *ask == FailsafeAsk { from: "n2".into(), ttl: None, slots: BTreeMap::new() }),
+            "{asked:?}"
+        );
     }
 
     #[tokio::test]
@@ -238,7 +246,8 @@ mod tests {
         let refused = client().ask_failsafe(&url, &request(), ANSWER).await.expect_err("it leads");
         assert!(refused.contains("500") && refused.contains("Running as a leader"), "{refused}");
         let asked = looping.await.expect("no panic");
-        assert_eq!(asked[0], FailsafeAsk { from: "n2".into(), ttl: Some(Duration::from_millis(8_500)) });
+        let slots = BTreeMap::from([("n1".to_owned(), 7)]);
+        assert_eq!(asked[0], FailsafeAsk { from: "n2".into(), ttl: Some(Duration::from_millis(8_500)), slots });
         server.stop().await;
     }
 

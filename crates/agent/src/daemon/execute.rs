@@ -82,6 +82,7 @@ impl Daemon {
             Action::PollPeers { names } => self.poll(names),
             Action::Follow { upstream } => self.follow(upstream.clone()).await?,
             Action::ChangeSlots { changes } => self.change_slots(changes).await,
+            Action::AskLeaderSlots { epoch, leader, names } => self.ask_leader_slots(*epoch, leader, names),
             Action::Checkpoint => self.jobs.checkpoint(&self.node.server),
             Action::Guard => self.give_guard().await?,
             Action::ArmWatchdog { .. } => self.lease.arm_watchdog().await?,
@@ -93,8 +94,9 @@ impl Daemon {
             Action::Fence => self.fence().await?,
             Action::Run(job) => {
                 // Nothing of before may still be using a slot when the server is promoted.
-                if let Job::Promote { .. } = job {
+                if let Job::Promote { unproven, .. } = job {
                     self.slots.cancel().await;
+                    super::slots::warn_of_unproven(unproven);
                 }
                 self.overlay(job);
                 let context = self.context(job);

@@ -96,6 +96,7 @@ fn slot(row: &postgres::observation::Slot) -> Slot {
         restart: row.restart_lsn,
         confirmed: row.confirmed_flush_lsn,
         has_xmin: row.has_xmin,
+        catalog_xmin: row.catalog_xmin,
         lost: row.wal_status.as_deref() == Some("lost"),
         failover: row.failover,
         synced: row.synced,

@@ -341,6 +341,7 @@ impl Daemon {
             stopping: self.memory.stopping,
             manages_standby_names: self.current.primary.standby_names.is_some(),
             last_slots: self.memory.last_slots.clone(),
+            leader_slots: self.slots.leader.clone(),
             admits_clients: self.current.primary.admits_clients,
             limits: self.node.pending.limits(),
         }

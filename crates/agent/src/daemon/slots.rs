@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_ha::{Postgres, Slot, SlotChange, SlotKind, slot_name};
+use pgherd_dcs::boot_now;
+use pgherd_ha::{Epoch, LeaderSlots, Postgres, Slot, SlotChange, SlotKind, Upstream, slot_clashes, slot_name};
 use tokio::task::JoinHandle;
 
 use super::round::Daemon;
@@ -24,6 +25,13 @@ pub struct SlotWork {
     running: Option<JoinHandle<Vec<Outcome>>>,
     /// Slots that cannot be moved, since their log is gone.
     pub broken: BTreeSet<String>,
+    /// What the leader last said of its slots, and the question that is on its way.
+    pub leader: Option<LeaderSlots>,
+    asking: Option<JoinHandle<Result<LeaderSlots, Error>>>,
+    /// Copies that may be used after a promotion, as far as that was said.
+    ready: BTreeSet<String>,
+    /// Slots that several members share, as far as that was said.
+    clashes: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +69,9 @@ impl SlotWork {
     /// The server goes, or becomes a primary: what was wished of the standby means nothing any more.
     pub async fn cancel(&mut self) {
         self.waiting.clear();
+        if let Some(task) = self.asking.take() {
+            task.abort();
+        }
         if let Some(task) = self.running.take() {
             task.abort();
             // It has been told to end; how it ends is no news.
@@ -95,6 +106,17 @@ async fn change_logical(server: &Server, change: &SlotChange) -> Result<(), Erro
     }
 }
 
+/// A promotion waits for nothing, and such a slot would be lost otherwise: so it is promoted, and said.
+pub fn warn_of_unproven(slots: &[String]) {
+    for name in slots {
+        tracing::warn!(
+            "the logical slot `{name}` is promoted though its former primary was not seen to keep the rows of the catalogs that it needs \
+             (it was copied here only lately, or hot_standby_feedback did not reach the primary): its consumer may fail. If it does, drop the \
+             slot there and fill the consumer's target anew"
+        );
+    }
+}
+
 impl Daemon {
     pub(super) async fn change_slots(&mut self, changes: &[SlotChange]) {
         for change in changes {
@@ -112,6 +134,34 @@ impl Daemon {
         self.slots.begin(&self.node.server);
     }
 
+    /// One question at a time; the answer is taken in by a later round.
+    pub(super) fn ask_leader_slots(&mut self, epoch: Epoch, leader: &Upstream, names: &[String]) {
+        let Some(upstream) = self.upstream(Some(leader)).filter(|_| self.slots.asking.is_none()) else { return };
+        let (server, names) = (self.node.server.clone(), names.to_vec());
+        self.slots.asking = Some(tokio::spawn(async move {
+            let asked = boot_now();
+            let catalog_xmins = slots::catalog_xmins(&server, &upstream, &names).await?;
+            Ok(LeaderSlots { epoch, asked, catalog_xmins })
+        }));
+    }
+
+    /// Members that share a slot, each time that there are others than before.
+    fn look_for_clashes(&mut self) {
+        let Some(view) = self.memory.view.as_ref().filter(|_| self.current.dynamic.postgresql.use_slots) else {
+            return;
+        };
+        let clashes = slot_clashes(view);
+        for (slot, members) in clashes.iter().filter(|(slot, members)| self.slots.clashes.get(*slot) != Some(*members))
+        {
+            tracing::error!(
+                "the members {} have the same replication slot, `{slot}`, so only one of them can stream: give all but one another name \
+                 (`name` in its file)",
+                members.join(" and ")
+            );
+        }
+        self.slots.clashes = clashes;
+    }
+
     async fn change_physical(&mut self, change: &SlotChange) -> Result<(), Error> {
         let connection = self.node.connection();
         match change {
@@ -123,6 +173,22 @@ impl Daemon {
 
     /// Takes in what has come of the work in the background, and begins more of it. A server that is down has no slots to change.
     pub(super) async fn attend_slots(&mut self, postgres: &Postgres) {
+        self.look_for_clashes();
+        let ready = self.agent.ready_slots();
+        for name in ready.difference(&self.slots.ready) {
+            tracing::info!(
+                "the logical slot `{name}` is ready for a promotion: the primary keeps the rows that it needs"
+            );
+        }
+        self.slots.ready = ready;
+        if let Some(task) = self.slots.asking.take_if(|task| task.is_finished()) {
+            match task.await {
+                Ok(Ok(answer)) => self.slots.leader = Some(answer),
+                Ok(Err(error)) => self.complain(format!("{}; it is tried again", error.full())),
+                // It was told to end.
+                Err(_) => {}
+            }
+        }
         for Outcome { change, result } in self.slots.ended().await {
             self.tell_of_slot(&change, &result);
             if result.as_ref().is_err_and(slots::is_broken) && matches!(change, SlotChange::Advance { .. }) {

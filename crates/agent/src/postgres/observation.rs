@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pgherd_ha::{Lsn, SystemId, Timeline, Wall};
+use pgherd_ha::{Lsn, SystemId, Timeline, Wall, Xid};
 use serde::{Deserialize, Deserializer};
 
 use super::pending::Flagged;
@@ -105,6 +105,7 @@ pub struct Slot {
     pub restart_lsn: Option<Lsn>,
     pub confirmed_flush_lsn: Option<Lsn>,
     pub has_xmin: bool,
+    pub catalog_xmin: Option<Xid>,
     /// `reserved`, `extended`, `unreserved`, `lost`
     pub wal_status: Option<String>,
     /// From PostgreSQL 17 on: the server itself carries it over a failover, and has made it on this standby.
@@ -237,7 +238,7 @@ SELECT row_to_json(o)::text FROM (SELECT
   (SELECT coalesce(json_agg(row_to_json(x) ORDER BY x.name), '[]') FROM (SELECT
     slot_name AS name, slot_type, database, plugin, active, temporary, restart_lsn - '0/0' AS restart_lsn,
     confirmed_flush_lsn - '0/0' AS confirmed_flush_lsn,
-    (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AS has_xmin, wal_status,
+    (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) AS has_xmin, catalog_xmin::text::bigint AS catalog_xmin, wal_status,
     coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS failover,
     coalesce((to_jsonb(s) ->> 'synced')::boolean, false) AS synced
     FROM pg_replication_slots s) x) AS slots,

@@ -1,12 +1,14 @@
 //! Replication slots. The list of slots is in the [`Observation`](super::Observation); copying them from another server is in `slot_copy`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd_ha::Lsn;
+use pgherd_ha::{Lsn, Xid};
 use tokio_postgres::error::SqlState;
 
+use super::connection::query_remote;
 use super::sql::literal;
-use super::{Connection, Error, Server, execute_in_database};
+use super::{Connection, Error, Server, Upstream, execute_in_database};
 
 /// Creates a physical slot that keeps WAL from now on; nothing happens if there is one of that name.
 pub async fn create(connection: &mut Connection, name: &str) -> Result<(), Error> {
@@ -58,6 +60,22 @@ pub async fn advance_logical(
 ) -> Result<(), Error> {
     let sql = advance_sql(name, to, "confirmed_flush_lsn");
     execute_in_database(server, database, &format!("moving the logical slot {name} to {to}"), &sql, limit).await
+}
+
+/// From which transaction on the leader keeps rows of its catalogs for these slots of its own; without those for which it keeps none.
+pub async fn catalog_xmins(
+    server: &Server,
+    leader: &Upstream,
+    names: &[String],
+) -> Result<BTreeMap<String, Xid>, Error> {
+    let names = names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "SELECT coalesce(json_object_agg(slot_name, catalog_xmin::text::bigint), '{{}}')::text FROM pg_get_replication_slots() \
+         WHERE NOT pg_is_in_recovery() AND slot_name IN ({names}) AND catalog_xmin IS NOT NULL"
+    );
+    let what = "asking the leader which rows of its catalogs it keeps for slots";
+    let text = query_remote(server, leader, what, &sql).await?.unwrap_or_default();
+    serde_json::from_str(&text).map_err(|error| Error::answer("the leader", format!("{error} for its slots")))
 }
 
 /// The log that the slot needs is gone, or the slot is invalid: trying again does not help.

@@ -32,6 +32,7 @@ pub(crate) fn on_leader(at: &Situation<'_>, memory: &mut Memory, running: &Runni
     }
     let kept = at.settings.member_slots_ttl;
     memory.seen.retain(|_, seen| *seen == at.now.boot || at.now.boot.since(*seen) < kept);
+    memory.ready.are_own(at, running);
     changes(at, memory, running, true)
 }
 
@@ -74,7 +75,7 @@ fn create(name: &str, wanted: &Wanted) -> SlotChange {
 }
 
 /// About one that is there and wanted.
-fn of_wanted(
+pub(super) fn of_wanted(
     at: &Situation<'_>,
     running: &Running,
     leads: bool,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::SlotChange;
+use super::ready::Ready;
 use crate::agent::Situation;
 use crate::types::{Boot, Epoch};
 
@@ -25,6 +26,7 @@ pub(crate) struct Memory {
     pub advanced: Boot,
     /// When logical slots were last copied, and from which leadership.
     pub copied: Option<(Epoch, Boot)>,
+    pub ready: Ready,
 }
 
 impl Memory {

@@ -1,5 +1,9 @@
 //! The name of a member's replication slot.
 
+use std::collections::BTreeMap;
+
+use crate::view::View;
+
 /// Lower case, `-` and `.` as `_`, what else a slot cannot have as its code, at most 63 letters; as Patroni names them.
 pub fn slot_name(member: &str) -> String {
     let mut name = String::new();
@@ -12,6 +16,16 @@ pub fn slot_name(member: &str) -> String {
     }
     name.truncate(63);
     name
+}
+
+/// Members of different names that would have the same slot, with its name: only one of them can stream through it at a time.
+pub fn clashes(view: &View) -> BTreeMap<String, Vec<String>> {
+    let mut members: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for member in view.members.iter().filter(|member| !member.tag("nostream")) {
+        members.entry(slot_name(&member.name)).or_default().push(member.name.clone());
+    }
+    members.retain(|_, names| names.len() > 1);
+    members
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! A slot as it is seen, and what can be done about one: plain values.
 
-use crate::types::Lsn;
+use std::collections::BTreeMap;
+
+use crate::types::{Boot, Epoch, Lsn, Xid};
 
 /// What a slot is for: two of one name that differ in this are different slots.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +26,8 @@ pub struct Slot {
     pub confirmed: Option<Lsn>,
     /// It holds back the clean-up of rows (a logical one always does).
     pub has_xmin: bool,
+    /// From this transaction on rows of the catalogs are kept for it.
+    pub catalog_xmin: Option<Xid>,
     /// The log that it should have kept is gone.
     pub lost: bool,
     /// PostgreSQL 17 and later: the server itself carries it over a failover.
@@ -32,6 +36,15 @@ pub struct Slot {
     pub synced: bool,
     /// It cannot be moved any more and must be copied anew: the last attempt has shown it.
     pub broken: bool,
+}
+
+/// What a leader said of its slots: how far back it keeps rows of its catalogs for each. One that keeps none is not in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderSlots {
+    pub epoch: Epoch,
+    /// Before it was asked.
+    pub asked: Boot,
+    pub catalog_xmins: BTreeMap<String, Xid>,
 }
 
 /// Slots that are never touched (an entry of `ignore_slots`): all that is given must match.
@@ -108,6 +121,7 @@ mod tests {
             restart: None,
             confirmed: None,
             has_xmin: false,
+            catalog_xmin: None,
             lost: false,
             failover: false,
             synced: false,

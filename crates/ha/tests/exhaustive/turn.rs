@@ -297,6 +297,7 @@ fn local(state: &State, index: usize, node: &Node, found: &Found, begun: Boot, n
         limits: Default::default(),
         admits_clients: true,
         last_slots: BTreeMap::new(),
+        leader_slots: None,
     }
 }
 
@@ -334,7 +335,9 @@ fn job(work: Work, stale: bool, index: usize) -> Job {
         Work::Rewind => Job::Rewind { source },
         Work::StartPrimary => Job::StartPrimary { epoch, names: None },
         Work::StartStandby { following } => Job::StartStandby { upstream: following.then_some(source) },
-        Work::Promote => Job::Promote { epoch, timeline: Timeline(2), names: None, slots: Vec::new() },
+        Work::Promote => {
+            Job::Promote { epoch, timeline: Timeline(2), names: None, slots: Vec::new(), unproven: Vec::new() }
+        }
         Work::Stop { in_order: true } => Job::Stop(pgherd_ha::StopMode::Planned),
         Work::Stop { in_order: false } => Job::Stop(pgherd_ha::StopMode::Immediate),
     }

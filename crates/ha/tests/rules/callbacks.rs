@@ -48,6 +48,7 @@ fn a_promotion_is_told_when_the_server_takes_writes() {
                         timeline: pgherd_ha::Timeline(2),
                         names: None,
                         slots: Vec::new(),
+                        unproven: Vec::new(),
                     })
                 },
                 "",

@@ -18,7 +18,7 @@ pub fn cases() -> Vec<Case> {
 
 impl Given {
     /// The mode is on, and the key lists these.
-    fn failsafe(mut self, names: &[&str]) -> Given {
+    pub fn failsafe(mut self, names: &[&str]) -> Given {
         self.settings.failsafe_mode = true;
         self.list(names);
         self
@@ -36,7 +36,7 @@ impl Given {
         self.local.failsafe = Some(FailsafeRound { epoch: EPOCH, sent, ttl: self.settings.ttl, accepted });
     }
 
-    fn unreachable(mut self) -> Given {
+    pub fn unreachable(mut self) -> Given {
         self.reachable = false;
         self
     }
@@ -379,7 +379,7 @@ fn the_others() -> Vec<Case> {
 const NOW: Boot = Boot(Duration::from_secs(100));
 
 fn ask(from: &str, seconds: u64) -> FailsafeAsk {
-    FailsafeAsk { from: from.into(), ttl: Some(Duration::from_secs(seconds)) }
+    FailsafeAsk { from: from.into(), ttl: Some(Duration::from_secs(seconds)), slots: BTreeMap::new() }
 }
 
 /// An agent that has seen `given`, long after its start.
@@ -414,7 +414,7 @@ fn who_asks_what_and_is_answered_how() {
     let cases: [(&str, Given, FailsafeAsk, FailsafeAnswer); 9] = [
         ("the leader of the store", replica().failsafe(&ALL), ask("n2", 8), Accepted),
         ("without a store whoever asks first", cut(replica()), ask("n3", 8), Accepted),
-        ("a plain Patroni", cut(replica()), FailsafeAsk { from: "n2".into(), ttl: None }, Accepted),
+        ("a plain Patroni", cut(replica()), FailsafeAsk { ttl: None, ..ask("n2", 0) }, Accepted),
         ("the mode is off", replica(), ask("n2", 8), Off),
         ("another leads", replica().failsafe(&ALL), ask("n3", 8), other("n2")),
         ("this node leads", primary().failsafe(&ALL), ask("n2", 8), Leads),

@@ -26,6 +26,8 @@ pub struct Given {
     pub millis: u64,
     /// The primary that asks this node, before the decision, to agree to it in failsafe mode.
     pub asked_by: Option<&'static str>,
+    /// Where that one says its slots are.
+    pub slots_told: BTreeMap<String, u64>,
 }
 
 type Change = fn(&mut Given);
@@ -59,7 +61,8 @@ impl Case {
             change(&mut given);
             agent.settings = given.settings.clone();
             if let Some(from) = given.asked_by.take() {
-                let ask = FailsafeAsk { from: from.into(), ttl: Some(given.settings.ttl) };
+                let slots = given.slots_told.clone();
+                let ask = FailsafeAsk { from: from.into(), ttl: Some(given.settings.ttl), slots };
                 let answer = agent.failsafe_asked(&ask, given.now().boot);
                 if answer != FailsafeAnswer::Accepted {
                     return Err(format!("{}, step {}: {from} is answered {answer:?}", self.name, index + 1));
@@ -102,12 +105,14 @@ fn brief(action: &Action) -> String {
         Action::Run(Job::StartPrimary { names: Some(names), .. }) => {
             format!("start as primary waiting for `{}`", names.text())
         }
-        Action::Run(Job::Promote { timeline, names, slots, .. }) => {
+        Action::Run(Job::Promote { timeline, names, slots, unproven, .. }) => {
             let promote = match names {
                 Some(names) => format!("promote to {timeline} waiting for `{}`", names.text()),
                 None => format!("promote to {timeline}"),
             };
-            [promote].into_iter().chain((!slots.is_empty()).then(|| changed(slots))).collect::<Vec<_>>().join(", ")
+            let changed = (!slots.is_empty()).then(|| changed(slots));
+            let unproven = (!unproven.is_empty()).then(|| format!("warn of {}", unproven.join("+")));
+            [promote].into_iter().chain(changed).chain(unproven).collect::<Vec<_>>().join(", ")
         }
         Action::Run(Job::CopySlots { source, slots }) => {
             format!("copy slots {} of {}", slots.keys().cloned().collect::<Vec<_>>().join("+"), source.name)
@@ -117,6 +122,7 @@ fn brief(action: &Action) -> String {
         Action::Follow { upstream: None } => "follow nobody".into(),
         Action::PollPeers { names } => format!("ask {}", names.join("+")),
         Action::ChangeSlots { changes } => changed(changes),
+        Action::AskLeaderSlots { leader, names, .. } => format!("ask {} of {}", leader.name, names.join("+")),
         Action::Exit { failure } => if failure.is_some() { "exit with an error" } else { "exit" }.into(),
         Action::RefuseRequest { .. } => "refuse".into(),
         Action::ClaimInitialize => "claim".into(),
@@ -175,6 +181,7 @@ pub fn physical(name: &str) -> Slot {
         restart: Some(Lsn(900)),
         confirmed: None,
         has_xmin: false,
+        catalog_xmin: None,
         lost: false,
         failover: false,
         synced: false,
@@ -434,6 +441,7 @@ pub fn replica() -> Given {
         manages_standby_names: false,
         limits: BTreeMap::new(),
         last_slots: BTreeMap::new(),
+        leader_slots: None,
         admits_clients: true,
     };
     let settings = Settings {
@@ -465,7 +473,16 @@ pub fn replica() -> Given {
         primary_stop_timeout: None,
         primary_race_backoff: Duration::ZERO,
     };
-    Given { view, reachable: true, ever_loaded: true, local, settings, millis: 100_000, asked_by: None }
+    Given {
+        view,
+        reachable: true,
+        ever_loaded: true,
+        local,
+        settings,
+        millis: 100_000,
+        asked_by: None,
+        slots_told: BTreeMap::new(),
+    }
 }
 
 /// The same, and n1 leads with a lease of now.

@@ -244,7 +244,15 @@ fn promotion() -> Vec<Case> {
         case("the winner cuts its upstream and promotes in one step", won.clone())
             .then(as_given, Rule::Promote, "follow nobody, reserve 2, promote to 2")
             .then(
-                |g| g.job(Job::Promote { epoch: EPOCH, timeline: Timeline(2), names: None, slots: Vec::new() }),
+                |g| {
+                    g.job(Job::Promote {
+                        epoch: EPOCH,
+                        timeline: Timeline(2),
+                        names: None,
+                        slots: Vec::new(),
+                        unproven: Vec::new(),
+                    })
+                },
                 Rule::Promoting,
                 "",
             )
@@ -253,7 +261,13 @@ fn promotion() -> Vec<Case> {
             .then(
                 |g| {
                     g.ended(
-                        Job::Promote { epoch: EPOCH, timeline: Timeline(2), names: None, slots: Vec::new() },
+                        Job::Promote {
+                            epoch: EPOCH,
+                            timeline: Timeline(2),
+                            names: None,
+                            slots: Vec::new(),
+                            unproven: Vec::new(),
+                        },
                         JobOutcome::Failed,
                     )
                 },
@@ -265,7 +279,13 @@ fn promotion() -> Vec<Case> {
             .then(
                 |g| {
                     g.ended(
-                        Job::Promote { epoch: EPOCH, timeline: Timeline(2), names: None, slots: Vec::new() },
+                        Job::Promote {
+                            epoch: EPOCH,
+                            timeline: Timeline(2),
+                            names: None,
+                            slots: Vec::new(),
+                            unproven: Vec::new(),
+                        },
                         JobOutcome::Failed,
                     )
                 },

@@ -15,6 +15,7 @@ mod own_bootstrap;
 mod page;
 mod race_backoff;
 mod slots;
+mod slots_elsewhere;
 mod standby_cluster;
 mod stop_timeout;
 mod synchronous;
@@ -40,6 +41,7 @@ fn all() -> Vec<Case> {
         watchdog::cases(),
         race_backoff::cases(),
         slots::cases(),
+        slots_elsewhere::cases(),
         stop_timeout::cases(),
         limits::cases(),
         standby_cluster::cases(),

@@ -17,30 +17,30 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-fn logical_kind() -> SlotKind {
+pub fn logical_kind() -> SlotKind {
     SlotKind::Logical { database: "app".into(), plugin: "test_decoding".into() }
 }
 
-fn consumer(confirmed: u64) -> Slot {
+pub fn consumer(confirmed: u64) -> Slot {
     Slot { kind: logical_kind(), confirmed: Some(Lsn(confirmed)), has_xmin: true, ..physical("consumer") }
 }
 
 impl Given {
-    fn slot(&mut self, name: &str) -> &mut Slot {
+    pub fn slot(&mut self, name: &str) -> &mut Slot {
         self.running().slots.iter_mut().find(|slot| slot.name == name).expect("a slot of this name")
     }
 
-    fn publish(&mut self, slots: &[(&str, u64)]) {
+    pub fn publish(&mut self, slots: &[(&str, u64)]) {
         self.view.status.slots = slots.iter().map(|(name, position)| ((*name).to_owned(), *position)).collect();
     }
 
-    fn permanent(&mut self, name: &str, kind: SlotKind) {
+    pub fn permanent(&mut self, name: &str, kind: SlotKind) {
         self.settings.permanent_slots.insert(name.into(), kind);
     }
 }
 
 /// n1 leads, and both others stream through their slots.
-fn leader() -> Given {
+pub fn leader() -> Given {
     let mut given = primary();
     let used = |name| Slot { active: true, ..physical(name) };
     given.running().slots = vec![used("n2"), used("n3")];
@@ -374,7 +374,7 @@ fn permanent() -> Vec<Case> {
     ]
 }
 
-fn standby_of_consumer() -> Given {
+pub fn standby_of_consumer() -> Given {
     let mut given = replica();
     given.permanent("consumer", logical_kind());
     given.publish(&[("consumer", 950)]);
@@ -396,7 +396,7 @@ fn logical() -> Vec<Case> {
                     g.running().slots.push(consumer(950))
                 },
                 Rule::Follow,
-                "",
+                "ask n2 of consumer+n1",
             )
             .then(|g| g.publish(&[("consumer", 990)]), Rule::Follow, "slot consumer to 990")
             .then(
@@ -406,7 +406,7 @@ fn logical() -> Vec<Case> {
                     g.pass(1000)
                 },
                 Rule::Follow,
-                "slot consumer to 1000",
+                "slot consumer to 1000, ask n2 of consumer+n1",
             ),
         case("a copy that does not bring it is not repeated at once", standby_of_consumer())
             .then(as_given, Rule::CopySlots, "copy slots consumer of n2")
@@ -440,7 +440,7 @@ fn logical() -> Vec<Case> {
                 g.running().timeline = Timeline(2)
             },
             Rule::Follow,
-            "",
+            "ask n2 of consumer+n1",
         ),
         case(
             "in synchronous mode it leaves the standbys that are waited for before it is stopped",
@@ -466,7 +466,7 @@ fn logical() -> Vec<Case> {
 }
 
 /// n1 is about to be promoted; its consumer's slot is a little behind.
-fn candidate() -> Given {
+pub fn candidate() -> Given {
     let mut given = leaderless();
     given.led_by("n1");
     given.permanent("consumer", logical_kind());
@@ -480,12 +480,12 @@ fn promotions() -> Vec<Case> {
         case("slots are where their consumers were before anybody can use them", candidate()).then(
             as_given,
             Rule::Promote,
-            "reserve 2, promote to 2, slot consumer to 960",
+            "reserve 2, promote to 2, slot consumer to 960, warn of consumer",
         ),
         case("what a consumer has confirmed and this server does not have is none of its positions", candidate()).then(
             |g| g.publish(&[("consumer", 1400)]),
             Rule::Promote,
-            "reserve 2, write status, promote to 2, slot consumer to 1000",
+            "reserve 2, write status, promote to 2, slot consumer to 1000, warn of consumer",
         ),
         case("where another was promoted meanwhile nothing is known of them", candidate()).then(
             |g| {
@@ -493,7 +493,7 @@ fn promotions() -> Vec<Case> {
                 g.view.reservation = Some(Versioned { value, version: 4 })
             },
             Rule::Promote,
-            "reserve 3 over version 4, promote to 3",
+            "reserve 3 over version 4, promote to 3, warn of consumer",
         ),
         case("a clean hand-over leaves the last positions behind", leader())
             .then(as_given, Rule::Lead, "")

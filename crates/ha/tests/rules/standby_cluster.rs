@@ -205,6 +205,7 @@ fn demoting() -> Vec<Case> {
                         timeline: pgherd_ha::Timeline(2),
                         names: None,
                         slots: Vec::new(),
+                        unproven: Vec::new(),
                     })
                 },
                 Rule::Promoting,

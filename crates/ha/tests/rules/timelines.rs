@@ -106,7 +106,13 @@ fn repeating() -> Vec<Case> {
         case("and whatever timeline the failed one was for, it gives the key up", won()).then(
             |g| {
                 g.ended(
-                    Job::Promote { epoch: EPOCH, timeline: Timeline(9), names: None, slots: Vec::new() },
+                    Job::Promote {
+                        epoch: EPOCH,
+                        timeline: Timeline(9),
+                        names: None,
+                        slots: Vec::new(),
+                        unproven: Vec::new(),
+                    },
                     JobOutcome::Failed,
                 )
             },

@@ -30,7 +30,13 @@ fn running() -> Vec<Case> {
             .then(
                 |g| {
                     g.local.watchdog = Watchdog::Armed;
-                    g.job(Job::Promote { epoch: EPOCH, timeline: Timeline(2), names: None, slots: Vec::new() })
+                    g.job(Job::Promote {
+                        epoch: EPOCH,
+                        timeline: Timeline(2),
+                        names: None,
+                        slots: Vec::new(),
+                        unproven: Vec::new(),
+                    })
                 },
                 Rule::Promoting,
                 "",
@@ -39,7 +45,13 @@ fn running() -> Vec<Case> {
                 |g| {
                     g.running().in_recovery = false;
                     g.ended(
-                        Job::Promote { epoch: EPOCH, timeline: Timeline(2), names: None, slots: Vec::new() },
+                        Job::Promote {
+                            epoch: EPOCH,
+                            timeline: Timeline(2),
+                            names: None,
+                            slots: Vec::new(),
+                            unproven: Vec::new(),
+                        },
                         JobOutcome::Done,
                     )
                 },

@@ -32,12 +32,13 @@ struct Round {
     outcome: FailsafeRound,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Question {
     from: usize,
     life: u64,
     round: u64,
     ttl: Duration,
+    slots: BTreeMap<String, u64>,
 }
 
 impl World {
@@ -46,9 +47,10 @@ impl World {
         let sent = self.boot(node);
         let asked: BTreeSet<usize> = members.keys().filter_map(|name| index(name)).collect();
         let life = self.nodes[node].life;
+        let slots = self.slot_positions(node);
         for peer in &asked {
-            let question = Question { from: node, life, round: number, ttl };
-            let event = Event::ToAgent { node: *peer, event: AgentEvent::FailsafeAsked(question) };
+            let question = Question { from: node, life, round: number, ttl, slots: slots.clone() };
+            let event = Event::ToAgent { node: *peer, event: AgentEvent::FailsafeAsked(question.clone()) };
             self.send(Place::Node(node), Place::Node(*peer), event);
             if self.network.duplicates {
                 let late = self.rng.millis(0, 2000);
@@ -84,7 +86,7 @@ impl World {
         }
         let questions = std::mem::take(&mut self.daemon(node).failsafe.questions);
         for question in &questions {
-            let accepted = self.agrees(node, *question);
+            let accepted = self.agrees(node, question);
             let event = AgentEvent::FailsafeAnswered { round: question.round, by: node, accepted };
             let event = Event::Agent { node: question.from, life: question.life, event };
             self.send(Place::Node(node), Place::Node(question.from), event);
@@ -92,9 +94,10 @@ impl World {
         !questions.is_empty()
     }
 
-    fn agrees(&mut self, node: usize, question: Question) -> bool {
+    fn agrees(&mut self, node: usize, question: &Question) -> bool {
         let now = self.boot(node);
-        let ask = FailsafeAsk { from: name(question.from), ttl: Some(question.ttl) };
+        let slots = question.slots.clone();
+        let ask = FailsafeAsk { from: name(question.from), ttl: Some(question.ttl), slots };
         let forgets = self.mutant == Some(Mutant::ForgetPromise);
         let agent = &mut self.daemon(node).agent;
         let answer = if forgets { agent.clone().failsafe_asked(&ask, now) } else { agent.failsafe_asked(&ask, now) };

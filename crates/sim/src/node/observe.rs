@@ -178,6 +178,7 @@ impl World {
             stopping: daemon.stopping,
             manages_standby_names,
             last_slots: Default::default(),
+            leader_slots: None,
             admits_clients,
             limits,
         }

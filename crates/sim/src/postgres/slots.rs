@@ -2,6 +2,8 @@
 //!
 //! Not modelled: the log and the rows that a slot holds back, and that a position is on the disk only after a checkpoint.
 
+use std::collections::BTreeMap;
+
 use pgherd_ha::{ConnectedStandby, Slot, SlotChange, SlotKind, slot_name};
 
 use super::Directory;
@@ -19,6 +21,7 @@ fn new_slot(name: &str, kind: &SlotKind, directory: &Directory) -> Slot {
         restart: Some(directory.end()),
         confirmed: logical.then(|| directory.end()),
         has_xmin: logical,
+        catalog_xmin: None,
         lost: false,
         failover: false,
         synced: false,
@@ -36,6 +39,13 @@ impl World {
             slot.restart = user.map(|user| user.flushed).or(slot.restart);
         }
         directory.slots.clone()
+    }
+
+    /// As the primary tells them in failsafe mode: how far logical ones are confirmed.
+    pub fn slot_positions(&self, node: usize) -> BTreeMap<String, u64> {
+        let slots =
+            self.nodes[node].postgres.data.directory().map(|directory| &directory.slots[..]).unwrap_or_default();
+        slots.iter().filter_map(|slot| Some((slot.name.clone(), slot.confirmed.or(slot.restart)?.0))).collect()
     }
 
     pub fn change_slots(&mut self, node: usize, changes: &[SlotChange]) {

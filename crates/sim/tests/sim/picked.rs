@@ -2,7 +2,7 @@
 //! draw gives seeds another meaning.
 
 /// Seeds that reach the rules which take the rarest coincidences.
-pub const RARE: &[u64] = &[532, 540, 593, 615, 914, 4341, 5172, 30556];
+pub const RARE: &[u64] = &[532, 593, 615, 656, 714, 914, 4341, 5172, 30556];
 
 /// Each mutant by its name, and seeds on which it is noticed and that pass without it.
 pub const CAUGHT: &[(&str, &[u64])] = &[
@@ -15,24 +15,24 @@ pub const CAUGHT: &[(&str, &[u64])] = &[
     ("StalePlan", &[204]),
     ("DeleteForeignKey", &[17, 47]),
     ("ConfiguredTtl", &[65, 134]),
-    ("GuardDeathIgnored", &[4, 29]),
+    ("GuardDeathIgnored", &[29, 89]),
     ("HandOverToAnyone", &[118, 150]),
     ("StandbysAlwaysFlushed", &[46]),
-    ("NamesBeforeKey", &[2002]),
+    ("NamesBeforeKey", &[25]),
     ("PromotedWithoutNames", &[46]),
     ("RestartedWithoutNames", &[3569]),
     ("StandbyWithoutNames", &[46]),
     ("AdmitAtOnce", &[328, 432]),
-    ("CheckpointerNotAsked", &[3335]),
+    ("CheckpointerNotAsked", &[119]),
     ("PromoteUnreserved", &[45, 326]),
-    ("CountFromLastAnswer", &[4, 27]),
-    ("SilenceAgrees", &[65, 248]),
-    ("ForgetPromise", &[4, 11]),
+    ("CountFromLastAnswer", &[11, 37]),
+    ("SilenceAgrees", &[248, 311]),
+    ("ForgetPromise", &[11, 27]),
     ("AnswerAfterTheRoute", &[1401]),
-    ("LagNotSeen", &[23, 85]),
+    ("LagNotSeen", &[85, 98]),
     ("SessionForgotten", &[15, 97]),
     ("ProbeNotAsked", &[8, 106]),
     ("StandbyClusterNotSeen", &[2]),
     ("StarvationNotSeen", &[2]),
-    ("SlotsMovedToTheEnd", &[26, 27]),
+    ("SlotsMovedToTheEnd", &[26, 28]),
 ];
