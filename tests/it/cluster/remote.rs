@@ -1,11 +1,14 @@
-//! How a standby cluster reaches the cluster that it follows: through an entrypoint, and at one of several addresses.
+//! How a standby cluster reaches the cluster that it follows: through an entrypoint, at one of several addresses, or by its archive alone.
 
 use serde_json::json;
 
+use super::cascading::archive;
+use super::own_bootstrap::back_up;
 use super::standby_cluster::{NAMES, from_node, insert, is_primary, through_entrypoint};
 use crate::harness::cluster::{Cluster, LONG, text};
 use crate::harness::eventually;
 use crate::harness::ports::free_port;
+use crate::harness::script::Script;
 use crate::harness::site::Site;
 
 /// Waits until a node leads a standby cluster that streams.
@@ -90,4 +93,51 @@ fn of_several_hosts_the_first_that_will_do_is_followed() {
     feeds(&replica);
     site.configure(&cluster, &json!({"standby_cluster": {"port": "1,2,3"}}));
     logs(&cluster, &west, "3 ports for 2 hosts", 1);
+}
+
+/// There is no connection between the two: it is made from a backup, lives by the archive, and has a failover of its own.
+#[test]
+fn a_standby_cluster_is_made_from_a_backup_and_the_archive_alone() {
+    let cluster = Cluster::start(1);
+    let east = cluster.leader();
+    let restore_command = archive(&cluster);
+    cluster.write("CREATE TABLE town (name text); INSERT INTO town VALUES ('Ulm')");
+    let backup = back_up(&cluster);
+    let archived = |row: &str| {
+        cluster.write(&format!("INSERT INTO town VALUES ('{row}')"));
+        cluster.sql(&east, "SELECT pg_switch_wal()").expect("a primary");
+    };
+    archived("Hof");
+    let body = format!(
+        "echo \"$@\" >> $CALLS\nfor word in \"$@\"; do case $word in --datadir=*) to=${{word#*=}};; esac; done\n\
+         mkdir -p $to && exec cp -a {}/. $to/",
+        backup.display()
+    );
+    let restore = Script::write(&cluster.directory(), "restore", &body);
+    let section = json!({
+        "standby_cluster": {"restore_command": restore_command, "create_replica_methods": ["restore"]},
+        "postgresql": {"restore": {"command": restore.path, "no_leader": true}},
+    });
+    let site = Site::start(&cluster, "west", 2, &section);
+    let first = site.healthy(&cluster, "standby_leader");
+    let shows = |rows: &[&str]| site.nodes.iter().for_each(|node| cluster.shows(node, NAMES, rows));
+    shows(&["Hof", "Ulm"]);
+    let calls = restore.calls();
+    assert!(calls.len() == 1 && calls[0].ends_with("--connstring="), "the other is a copy of the first: {calls:?}");
+    cluster.shows(&first, "SELECT current_setting('primary_conninfo')", &[""]);
+    assert_eq!(cluster.status(&first).expect("a status")["replication_state"], "in archive recovery");
+    archived("Wik");
+    shows(&["Hof", "Ulm", "Wik"]);
+
+    cluster.kill_host(&first);
+    let second = site.another_leader(&cluster, "standby_leader", &first);
+    archived("Zug");
+    cluster.shows(&second, NAMES, &["Hof", "Ulm", "Wik", "Zug"]);
+    cluster.start_agent(&first);
+    site.healthy(&cluster, "standby_leader");
+    shows(&["Hof", "Ulm", "Wik", "Zug"]);
+    site.configure(&cluster, &json!({"standby_cluster": null}));
+    is_primary(&cluster, &second);
+    insert(&cluster, &second, "Abo");
+    shows(&["Abo", "Hof", "Ulm", "Wik", "Zug"]);
 }

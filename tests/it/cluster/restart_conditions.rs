@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::cluster::{Cluster, LONG, text};
-use crate::harness::eventually;
+use crate::harness::{eventually, user};
 
 fn restart(cluster: &Cluster, node: &str, request: &Value) -> (u16, String) {
     cluster.rest(node, "POST", "/restart", &request.to_string()).expect("an answer")
@@ -62,6 +63,31 @@ fn a_restart_is_answered_when_its_time_is_over_and_goes_on() {
         other => Err(format!("{other:?}")),
     });
     cluster.wait_healthy();
+}
+
+/// The server of a primary waits, in its start, for somebody to read its second pid file.
+#[test]
+fn a_primary_that_starts_for_longer_than_its_restart_may_take_is_failed_over() {
+    let cluster = Cluster::start(2);
+    let (leader, replica) = (cluster.leader(), cluster.replicas().remove(0));
+    let pipe = cluster.directory().join("pid");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+    user::give_to_servers(&pipe);
+    let with = format!("unix_socket_directories: \"\"\n    external_pid_file: {}", pipe.display());
+    cluster.reload_with(&leader, "unix_socket_directories: \"\"", &with);
+    eventually("the setting waits for a restart", LONG, || match cluster.status(&leader)? {
+        status if status["pending_restart"] == true => Ok(()),
+        status => Err(status.to_string()),
+    });
+    cluster.write("CREATE TABLE town AS SELECT 'Ulm' AS name");
+    let answer = restart(&cluster, &leader, &json!({ "timeout": 2 }));
+    assert_eq!(answer, (503, "postgres is still starting".to_owned()));
+    assert_eq!(cluster.another_leader(&leader), replica);
+    cluster.write("INSERT INTO town VALUES ('Hof')");
+    // Now there is a reader.
+    let _reader = std::fs::File::options().read(true).write(true).open(&pipe).expect("the test's own pipe");
+    cluster.wait_healthy();
+    cluster.shows(&leader, "SELECT name FROM town ORDER BY name", &["Hof", "Ulm"]);
 }
 
 #[test]
