@@ -94,6 +94,12 @@ impl FakeAgent {
         });
     }
 
+    /// Its server is being stopped in order, and its permit ends after `left`.
+    pub fn stop_in_order(&self, left: Duration) {
+        let node = NodeRoute { running: false, in_recovery: None, stopping_ms: Some(0), ..standby() };
+        self.word.send_modify(|word| (word.push, word.permit) = (Some(node), Some(Instant::now() + left)));
+    }
+
     /// From now on as a plain Patroni does, with this answer to checks.
     pub fn plain(&self, status: u16) {
         self.word.send_modify(|word| (word.push, word.permit, word.status) = (None, None, status));
@@ -143,7 +149,10 @@ async fn answer(mut stream: TcpStream, mut told: watch::Receiver<Word>) {
         let word = told.borrow_and_update().clone();
         let Some(node) = word.push else { return };
         let left = word.permit.map(|end| end.saturating_duration_since(Instant::now()).as_millis() as u64);
-        let node = NodeRoute { permit_ms: left, ..node };
+        let node = match node.stopping_ms {
+            Some(_) => NodeRoute { stopping_ms: left, ..node },
+            None => NodeRoute { permit_ms: left, ..node },
+        };
         let message = RouteMessage { elapsed_ms: received.elapsed().as_millis() as u64, node };
         let line = serde_json::to_string(&message).expect("JSON") + "\n";
         if !word.frozen && stream.write_all(line.as_bytes()).await.is_err() {

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use super::lab::{Entrypoint, FakeAgent, TcpServer, code, port_behind};
 use crate::harness::ports::free_port;
 use crate::harness::user::passed_as_postgres;
@@ -110,6 +113,71 @@ async fn nothing_is_written_after_the_permit_through_a_read_only_listener() {
         return;
     }
     writes_end_with_the_permit("option httpchk OPTIONS /read-only").await;
+}
+
+/// A session of replication, spoken by hand: the client library has none.
+struct Replication(TcpStream);
+
+impl Replication {
+    /// `value` is what is said of `replication`; the server trusts.
+    async fn connect(entry: &Entrypoint, value: &str) -> Replication {
+        let parameters = format!("user\0postgres\0database\0postgres\0replication\0{value}\0\0");
+        let mut stream = TcpStream::connect(entry.address).await.expect("the entrypoint listens");
+        let length = parameters.len() as u32 + 8;
+        stream.write_all(&[&length.to_be_bytes(), &[0, 3, 0, 0], parameters.as_bytes()].concat()).await.expect("taken");
+        let mut session = Replication(stream);
+        assert_eq!(session.until_ready().await, None, "it is let in");
+        session
+    }
+
+    /// Reads up to the server's next ReadyForQuery. Else the session is over: `Some`, with the type of its last message.
+    async fn until_ready(&mut self) -> Option<u8> {
+        let mut last = 0;
+        loop {
+            let mut head = [0; 5];
+            if self.0.read_exact(&mut head).await.is_err() {
+                return Some(last);
+            }
+            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            let mut body = vec![0; length - 4];
+            self.0.read_exact(&mut body).await.expect("a whole message");
+            last = head[0];
+            if last == b'Z' {
+                return None;
+            }
+        }
+    }
+
+    async fn asks(&mut self) -> Option<u8> {
+        let query = b"IDENTIFY_SYSTEM\0";
+        let length = query.len() as u32 + 4;
+        // Where nobody takes it the answer says so.
+        let _ = self.0.write_all(&[b"Q", &length.to_be_bytes()[..], query].concat()).await;
+        self.until_ready().await
+    }
+}
+
+#[tokio::test]
+async fn physical_replication_goes_on_while_its_server_is_stopped_in_order_and_no_longer() {
+    if passed_as_postgres(
+        "proxy::routes::physical_replication_goes_on_while_its_server_is_stopped_in_order_and_no_longer",
+    ) {
+        return;
+    }
+    let server = TcpServer::start("");
+    let agent = FakeAgent::start().await;
+    let entry = Entrypoint::start(&[(server.port, agent.port)], "timeout queue 200ms");
+    agent.lead(5, LONG);
+    let (_client, client_end) = entry.connect().await.expect("a session");
+    let mut logical = Replication::connect(&entry, "database").await;
+    let mut physical = Replication::connect(&entry, "true").await;
+    agent.stop_in_order(LONG);
+    assert_eq!(code(&client_end.await.expect("no panic").expect_err("cut")), "57P01");
+    assert_eq!(logical.until_ready().await, Some(b'E'), "it could write");
+    assert_eq!(physical.asks().await, None, "it goes on");
+    assert!(entry.connect().await.is_err(), "nobody new is let in");
+    agent.stop_in_order(Duration::from_millis(500));
+    assert_eq!(physical.until_ready().await, Some(b'E'), "the permit has ended");
 }
 
 async fn writes_end_with_the_permit(check: &str) {
