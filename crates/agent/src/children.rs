@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use crate::survivors::VARIABLE;
+
 /// The variables of this process that a child must not see: passwords of the configuration may be among them, and PostgreSQL's own
 /// children (an `archive_command`, say) would show them.
 pub fn not_inherited() -> Vec<OsString> {
@@ -10,7 +12,7 @@ pub fn not_inherited() -> Vec<OsString> {
 
 fn is_private(name: &str) -> bool {
     ["PATRONI_", "KUBERNETES_"].iter().any(|prefix| name.starts_with(prefix))
-        || ["PGHERD_GUARD", "NOTIFY_SOCKET"].contains(&name)
+        || ["PGHERD_GUARD", "NOTIFY_SOCKET", VARIABLE].contains(&name)
 }
 
 /// The same, and libpq's own variables (`PGHOST`, `PGPASSWORD`, ...): a program of PostgreSQL is told everything in its arguments and its

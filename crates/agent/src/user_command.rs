@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
 use crate::children;
+use crate::guard::Process;
+use crate::survivors::{self, Mark, Purpose};
 
 /// Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +53,21 @@ impl UserCommand {
         Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program)
     }
 
-    /// Starts it; it lives on until it ends or its [`Group`] is killed, also when this process ends.
-    pub fn start(&self, environment: &[(&str, OsString)]) -> Result<Running, UserCommandError> {
+    /// Starts it for the node of this data directory; it lives on until it ends or its [`Group`] is killed, also when this process ends (a later
+    /// one finds it: `survivors`).
+    pub fn start(
+        &self,
+        data_dir: &Path,
+        purpose: Purpose,
+        environment: &[(&str, OsString)],
+    ) -> Result<Running, UserCommandError> {
         let (program, arguments) = self.0.split_first().expect("never empty");
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).process_group(0);
         for name in children::not_inherited() {
             command.env_remove(name);
         }
+        command.env(survivors::VARIABLE, Mark::new(data_dir, purpose).value());
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         let failed = |source| UserCommandError::Spawn { program: self.program().to_owned(), source };
         let child = command.spawn().map_err(failed)?;
@@ -68,8 +77,13 @@ impl UserCommand {
 
     /// Runs it to its end; `limit`: how long it may take. Past that it is killed with all that it has started, and so it is when the future is
     /// dropped.
-    pub async fn run(&self, environment: &[(&str, OsString)], limit: Option<Duration>) -> Result<(), UserCommandError> {
-        let mut running = KilledOnDrop(self.start(environment)?);
+    pub async fn run(
+        &self,
+        data_dir: &Path,
+        environment: &[(&str, OsString)],
+        limit: Option<Duration>,
+    ) -> Result<(), UserCommandError> {
+        let mut running = KilledOnDrop(self.start(data_dir, Purpose::Awaited, environment)?);
         let status = match limit {
             None => running.0.ended().await,
             Some(limit) => match tokio::time::timeout(limit, running.0.ended()).await {
@@ -118,11 +132,16 @@ impl Running {
 }
 
 impl Group {
+    /// Of a command that somebody else has started.
+    pub fn of(process: &Process) -> Group {
+        Group(Arc::new(Mutex::new(Some(process.pid()))))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Pid>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self) {
+    pub fn forget(&self) {
         *self.lock() = None;
     }
 
@@ -164,17 +183,18 @@ mod tests {
 
     #[tokio::test]
     async fn what_fails_says_so_and_what_hangs_is_killed_with_its_children() {
-        command("true").run(&[], None).await.expect("it succeeds");
-        let error = command("false").run(&[], None).await.expect_err("it fails").to_string();
+        let directory = tempfile::tempdir().expect("a directory");
+        command("true").run(directory.path(), &[], None).await.expect("it succeeds");
+        let error = command("false").run(directory.path(), &[], None).await.expect_err("it fails").to_string();
         assert!(error.contains("`false` has failed (exit status: 1)"), "{error}");
-        let error = command("/nowhere/hook").run(&[], None).await.expect_err("no such program").to_string();
+        let error =
+            command("/nowhere/hook").run(directory.path(), &[], None).await.expect_err("no such program").to_string();
         assert!(error.contains("`hook` cannot be run"), "{error}");
 
-        let directory = tempfile::tempdir().expect("a directory");
         let child = directory.path().join("child");
         let hangs = command(&format!("sh -c 'sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait'", child.display()));
         let limit = Duration::from_millis(300);
-        let error = hangs.run(&[], Some(limit)).await.expect_err("it hangs").to_string();
+        let error = hangs.run(directory.path(), &[], Some(limit)).await.expect_err("it hangs").to_string();
         assert!(error.contains("and was killed"), "{error}");
         let pid: i32 = std::fs::read_to_string(&child).expect("its child").trim().parse().expect("a number");
         let begun = std::time::Instant::now();

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::harness::cluster::{Cluster, LONG};
 use crate::harness::eventually;
+use crate::harness::process::Process;
 use crate::harness::script::Script;
 use crate::harness::writers::Writers;
 
@@ -154,6 +155,33 @@ fn before_stop_runs_before_a_stop_and_cannot_prevent_it() {
     assert!(log.contains("stopping all the same") && log.contains("has not ended within 2 s"), "{log}");
     cluster.wait_healthy();
     assert_eq!((cluster.leader(), cluster.epoch(&leader)), (leader, epoch), "the lease was kept all the while");
+}
+
+#[test]
+fn a_callback_that_outlives_its_agent_goes_on_until_a_newer_one_ends_it() {
+    let cluster = Cluster::start(2);
+    let replica = cluster.replicas().remove(0);
+    let slow = Script::write(&cluster.directory(), "slow", "echo $$ >> $CALLS\nexec sleep 1000");
+    let lines = format!("  callbacks:\n    on_restart: {}\n  pgpass:", slow.path.display());
+    cluster.reload_with(&replica, "  pgpass:", &lines);
+    // The last one that was called.
+    let called_by_restart = || {
+        let output = cluster.ctl(&["restart", "demo", &replica, "--force"]);
+        assert!(output.status.success(), "{output:?}");
+        let expected = cluster.log(&replica).matches("running the callback on_restart").count();
+        eventually("the callback is called", LONG, || match slow.calls() {
+            calls if calls.len() == expected => Ok(()),
+            calls => Err(format!("{calls:?}\n{}", cluster.log(&replica))),
+        });
+        Process::of(slow.calls()[expected - 1].parse().expect("its number")).expect("it runs")
+    };
+    let first = called_by_restart();
+    cluster.node(&replica).agent.kill();
+    cluster.start_agent(&replica);
+    cluster.wait_healthy();
+    assert!(first.is_alive(), "{}", cluster.log(&replica));
+    assert!(called_by_restart().is_alive());
+    first.ended_within(LONG);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, LONG};
 use crate::harness::postgres::bin_dir;
+use crate::harness::process::Process;
 use crate::harness::script::Script;
 use crate::harness::{eventually, user};
 
@@ -168,13 +169,17 @@ fn a_backup_is_restored_to_a_point_in_time() {
 #[test]
 fn a_bootstrap_that_fails_leaves_evidence_and_no_half_cluster() {
     let cluster = Cluster::start(1);
+    // Its log lies elsewhere, where it wants an empty directory.
+    let elsewhere = directory(&cluster, "elsewhere");
     forget(&cluster);
     let (data, parent) = (cluster.node("node1").data_dir, cluster.directory().join("node1"));
     let fails = cluster.directory().join("restore.calls.fails");
     let body = format!(
-        "mkdir -p {data}; echo half > {data}/PG_VERSION; [ -e $CALLS.fails ] && exit 7; rm -rf {data}/*; exec {initdb} -D {data} \
-         --auth=trust -U postgres",
+        "mkdir -p {data}; echo half > {data}/PG_VERSION\n\
+         [ -e $CALLS.fails ] && ln -s {wal} {data}/pg_wal && echo half > {wal}/0001 && exit 7\n\
+         rm -rf {data}/*; exec {initdb} -D {data} --waldir={wal} --auth=trust -U postgres",
         data = data.display(),
+        wal = elsewhere.join("wal").display(),
         initdb = bin_dir().join("initdb").display()
     );
     let restore = Script::write(&cluster.directory(), "restore", &body);
@@ -185,6 +190,7 @@ fn a_bootstrap_that_fails_leaves_evidence_and_no_half_cluster() {
         &format!("  method: restore\n  restore:\n    command: {}\n  post_init: 'false'", restore.path.display()),
     );
     // The command fails; then its cluster is whole, and the command on it fails.
+    user::servers_directory(&elsewhere.join("wal"));
     for (command_fails, said) in
         [(true, "`restore` has failed (exit status: 7)"), (false, "`false` has failed (exit status: 1)")]
     {
@@ -205,10 +211,111 @@ fn a_bootstrap_that_fails_leaves_evidence_and_no_half_cluster() {
     let aside = std::fs::read_dir(&parent).expect("listed").flatten().map(|entry| entry.file_name());
     let aside = aside.filter(|name| name.to_string_lossy().starts_with("data.failed-")).count();
     assert_eq!(aside, 2, "what was made can be looked at");
+    let logs = std::fs::read_dir(&elsewhere).expect("listed").flatten().map(|entry| entry.file_name());
+    let logs = logs.filter(|name| name.to_string_lossy().starts_with("wal.failed-")).count();
+    assert_eq!((logs, elsewhere.join("wal/0001").exists()), (2, false), "and is in nobody's way");
     // The cause is mended.
     cluster.edit("node1", "  post_init: 'false'", "  post_init: 'true'");
     cluster.start_agent("node1");
     cluster.write("CREATE TABLE town AS SELECT 'Ulm' AS name");
+}
+
+#[test]
+fn a_bootstrap_that_outlives_its_agent_is_ended_before_the_next_begins() {
+    let cluster = Cluster::start(1);
+    forget(&cluster);
+    let node = cluster.node("node1");
+    let data = node.data_dir.display();
+    // The first call would spoil what the second one makes.
+    let body = format!(
+        "echo $$ >> $CALLS\n[ $(wc -l < $CALLS) -gt 1 ] && exec {initdb} -D {data} --auth=trust -U postgres\n\
+         mkdir -p {data}; echo half > {data}/PG_VERSION; sleep 1000; echo late > {data}/late",
+        initdb = bin_dir().join("initdb").display()
+    );
+    let restore = Script::write(&cluster.directory(), "restore", &body);
+    cluster.edit("node1", "unix_socket_directories: \"\"", "unix_socket_directories: \".\"");
+    configure(&cluster, &format!("  method: restore\n  restore:\n    command: {}", restore.path.display()));
+    let agent = cluster.start_agent("node1");
+    eventually("the command is at work", LONG, || match node.data_dir.join("PG_VERSION").exists() {
+        true => Ok(()),
+        false => Err(cluster.log("node1")),
+    });
+    agent.kill();
+    let first = Process::of(restore.calls()[0].parse().expect("its number")).expect("it goes on without its agent");
+    cluster.start_agent("node1");
+    cluster.write("CREATE TABLE town AS SELECT 'Ulm' AS name");
+    assert!(!first.is_alive(), "{}", cluster.log("node1"));
+    assert_eq!(restore.calls().len(), 2, "it is made once");
+    assert!(!node.data_dir.join("late").exists());
+    assert!(cluster.log("node1").contains("the agent before was killed while a command of the user's ran for it"));
+    let beside = std::fs::read_dir(cluster.directory().join("node1")).expect("listed").flatten();
+    let aside = beside.filter(|entry| entry.file_name().to_string_lossy().starts_with("data.failed-")).count();
+    assert_eq!(aside, 1, "what the first one has made can be looked at");
+}
+
+/// A directory that is a mount, as long as this lives.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn on(path: &std::path::Path) -> Option<Mount> {
+        let mounted = Command::new("mount").arg("--bind").args([path, path]).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Mount(path.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn commands_make_a_cluster_and_a_replica_in_directories_that_are_mounts() {
+    let cluster = Cluster::start(2);
+    cluster.write("CREATE TABLE town AS SELECT 'Ulm' AS name");
+    let backup = back_up(&cluster);
+    forget(&cluster);
+    let mounts: Vec<Option<Mount>> = cluster
+        .nodes()
+        .iter()
+        .map(|node| {
+            user::servers_directory(&node.data_dir);
+            Mount::on(&node.data_dir)
+        })
+        .collect();
+    if mounts.iter().any(Option::is_none) {
+        return crate::harness::notes::skip("nothing can be mounted here");
+    }
+    // As a restore does it, it wants an empty directory; the first time it fails.
+    let body = format!(
+        "echo called >> $CALLS\nfor word in \"$@\"; do case $word in --datadir=*) to=${{word#--datadir=}};; esac; done\n\
+         [ -z \"$(ls -A $to)\" ] || exit 9\n[ $(wc -l < $CALLS) -gt 1 ] || {{ echo half > $to/PG_VERSION; exit 7; }}\n\
+         exec cp -a {}/. $to/",
+        backup.display()
+    );
+    let restore = Script::write(&cluster.directory(), "restore", &body);
+    let section = format!("  method: restore\n  restore:\n    command: {}", restore.path.display());
+    configure(&cluster, &section);
+    for node in cluster.nodes() {
+        let method =
+            format!("  create_replica_methods: [again]\n  again:\n    command: {}\n  pgpass:", restore.path.display());
+        cluster.edit(&node.name, "  pgpass:", &method);
+    }
+    let first = cluster.start_agent("node1");
+    first.ended_within(LONG);
+    assert!(cluster.log("node1").contains("`restore` has failed (exit status: 7)"), "{}", cluster.log("node1"));
+    start_again(&cluster);
+    cluster.wait_healthy();
+    for node in cluster.nodes() {
+        cluster.shows(&node.name, "SELECT name FROM town", &["Ulm"]);
+    }
+    // And once more, where there is data that may go.
+    let replica = cluster.replicas().remove(0);
+    let calls = restore.calls().len();
+    cluster.reinitialize(&replica, &serde_json::json!({ "force": true }));
+    cluster.wait_healthy();
+    assert_eq!(restore.calls().len(), calls + 1);
+    cluster.shows(&replica, "SELECT name FROM town", &["Ulm"]);
 }
 
 #[test]

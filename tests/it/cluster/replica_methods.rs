@@ -7,6 +7,7 @@ use super::own_bootstrap::back_up;
 use crate::harness::cluster::{Cluster, LONG};
 use crate::harness::eventually;
 use crate::harness::postgres::bin_dir;
+use crate::harness::process::Process;
 use crate::harness::script::Script;
 
 #[test]
@@ -56,7 +57,7 @@ fn a_method_that_is_cut_off_gives_back_what_was_there() {
     let cluster = Cluster::start(2);
     let replica = cluster.replicas().remove(0);
     cluster.write("CREATE TABLE town AS SELECT 'Ulm' AS name");
-    let hangs = Script::write(&cluster.directory(), "hangs", "echo called >> $CALLS\nexec sleep 1000");
+    let hangs = Script::write(&cluster.directory(), "hangs", "echo $$ >> $CALLS\nsleep 1000; echo half");
     cluster.reload_with(
         &replica,
         "  pgpass:",
@@ -67,12 +68,13 @@ fn a_method_that_is_cut_off_gives_back_what_was_there() {
     eventually("the method is called", LONG, || if hangs.calls().is_empty() { Err("not yet".into()) } else { Ok(()) });
     let agent = cluster.node(&replica).agent;
     agent.kill();
-    // The command lives on without its agent, as any process does; the operator ends it.
-    std::process::Command::new("pkill").args(["-f", "sleep 1000"]).status().expect("pkill runs");
+    let command = Process::of(hangs.calls()[0].parse().expect("its number"));
+    let command = command.expect("it lives on without its agent, as any process does");
     cluster.edit(&replica, "create_replica_methods: [hangs]", "create_replica_methods: [basebackup]");
     cluster.start_agent(&replica);
     cluster.wait_healthy();
     cluster.shows(&replica, "SELECT name FROM town", &["Ulm"]);
+    assert!(!command.is_alive(), "the next agent ends it");
     let log = cluster.log(&replica);
     let last = log.rsplit("pgherd 0.1.0 on").next().expect("the newest agent's");
     assert!(!last.contains("replica creation"), "what was there is good, and nothing is copied: {last}");

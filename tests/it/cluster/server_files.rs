@@ -100,6 +100,51 @@ fn access_rules_that_cannot_be_read_leave_those_of_before_also_for_a_restart() {
 }
 
 #[test]
+fn mappings_that_cannot_be_read_leave_those_of_before_also_for_a_restart() {
+    let cluster = Cluster::start(2);
+    let (leader, replica) = (cluster.leader(), cluster.replicas().remove(0));
+    let restart = || {
+        for node in [&replica, &leader] {
+            let output = text(&cluster.ctl(&["restart", "demo", node, "--force"]));
+            assert!(output.contains(&format!("Success: restart on member {node}")), "{output}");
+            cluster.wait_healthy();
+        }
+    };
+    cluster.configure(&json!({ "postgresql": { "pg_ident": ["map me good"] } }));
+    for node in [&leader, &replica] {
+        cluster.shows(node, MAPPED, &["good"]);
+    }
+    cluster.configure(&json!({ "postgresql": { "pg_ident": ["map me better", "map /( half"] } }));
+    for node in [&leader, &replica] {
+        eventually("the log says why, and so does the status", LONG, || {
+            let log = cluster.log(node);
+            let said = log.lines().find(|line| line.contains("postgresql.pg_ident is not used"));
+            let status = cluster.status(node)?;
+            let shown = status["left_out"].to_string();
+            match said.is_some_and(|line| line.contains("line 2: "))
+                && shown.contains("postgresql.pg_ident is not used")
+            {
+                true => Ok(()),
+                false => Err(format!("{status}\n{log}")),
+            }
+        });
+        cluster.shows(node, MAPPED, &["good"]);
+    }
+    restart();
+    for node in [&leader, &replica] {
+        cluster.shows(node, MAPPED, &["good"]);
+    }
+    cluster.configure(&json!({ "postgresql": { "pg_ident": ["map me better"] } }));
+    for node in [&leader, &replica] {
+        cluster.shows(node, MAPPED, &["better"]);
+        eventually("nothing is left out", LONG, || match cluster.status(node)?.get("left_out") {
+            None => Ok(()),
+            Some(left) => Err(left.to_string()),
+        });
+    }
+}
+
+#[test]
 fn a_file_of_the_users_is_included_and_recovery_settings_reach_the_standbys() {
     let cluster = Cluster::start(2);
     let (leader, replica) = (cluster.leader(), cluster.replicas().remove(0));

@@ -42,6 +42,7 @@ pub fn snapshot(now: Boot) -> Snapshot {
         view: Some(LoadedView { view: Arc::new(view()), loaded: now }),
         paused: false,
         settled: false,
+        left_out: Vec::new(),
         failsafe_until: None,
         failsafe_members: BTreeMap::new(),
         dcs_last_seen: 1_763_800_000,

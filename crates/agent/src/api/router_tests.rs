@@ -68,6 +68,7 @@ async fn the_status_of_a_primary_is_written_in_order() {
             sync_priority: Some(0),
         });
         snapshot.pending_restart = Some(object(r#"{"max_connections": {"old_value": "100", "new_value": "200"}}"#));
+        snapshot.left_out = vec!["work_mem is left out".into()];
         snapshot.scheduled_restart = Some(ScheduledRestart {
             at: "2026-11-24T08:00:00Z".parse().expect("a moment"),
             filter: RestartFilter { role: Some(Role::Replica), restart_pending: true, ..RestartFilter::default() },
@@ -84,7 +85,8 @@ async fn the_status_of_a_primary_is_written_in_order() {
         r#""tags": {"clonefrom": true, "zone": "\u00e9"}, "database_system_identifier": "7123456789012345678", "#,
         r#""pending_restart": true, "pending_restart_reason": {"max_connections": {"old_value": "100", "#,
         r#""new_value": "200"}}, "patroni": {"version": "4.1.4", "scope": "batman", "name": "n1"}, "#,
-        &format!(r#""pgherd": "{version}", "scheduled_restart": {{"schedule": "2026-11-24T08:00:00+00:00", "#),
+        &format!(r#""pgherd": "{version}", "left_out": ["work_mem is left out"], "#),
+        r#""scheduled_restart": {"schedule": "2026-11-24T08:00:00+00:00", "#,
         r#""role": "replica", "restart_pending": true}}"#,
     ]
     .concat();

@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub system_id: Option<SystemId>,
     /// `Some` when the server needs a restart: setting -> `{"old_value", "new_value"}`.
     pub pending_restart: Option<Map<String, Value>>,
+    /// What is configured and not in force, a sentence each.
+    pub left_out: Vec<String>,
     pub scheduled_restart: Option<ScheduledRestart>,
     /// A watchdog is required and does not work.
     pub watchdog_failed: bool,

@@ -42,6 +42,9 @@ pub fn status(snapshot: &Snapshot, now: Boot) -> Map<String, Value> {
     }
     put("patroni", json!({"version": PATRONI_VERSION, "scope": snapshot.scope, "name": snapshot.name}));
     put("pgherd", json!(env!("CARGO_PKG_VERSION")));
+    if !snapshot.left_out.is_empty() {
+        put("left_out", json!(snapshot.left_out));
+    }
     if snapshot.settled {
         put("settled", json!(true));
     }

@@ -45,8 +45,27 @@ pub struct Fallback {
     /// Of the server that was started and has not answered yet.
     tried: Option<(String, Taken)>,
     refused: Option<Refused>,
-    /// Access rules that a running server could not read, and those that it goes on with.
-    refused_access: Option<(Vec<String>, Vec<String>)>,
+    /// Access rules that a running server could not read.
+    refused_access: Option<RefusedLines>,
+    /// The same of mappings.
+    refused_mappings: Option<RefusedLines>,
+}
+
+/// Lines of a file that the server would not read, and those that it goes on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedLines {
+    pub refused: Vec<String>,
+    pub before: Vec<String>,
+    /// As it is told to people.
+    pub said: String,
+}
+
+impl RefusedLines {
+    fn apply(refused: Option<&RefusedLines>, lines: &mut Vec<String>) {
+        if let Some(refused) = refused.filter(|refused| refused.refused == *lines) {
+            lines.clone_from(&refused.before);
+        }
+    }
 }
 
 impl Fallback {
@@ -64,11 +83,8 @@ impl Fallback {
 
     /// The server without what was tried in vain.
     pub fn apply(&self, role: &str, mut server: Server) -> Server {
-        if let Some((refused, before)) = &self.refused_access
-            && *refused == server.pg_hba
-        {
-            server.pg_hba.clone_from(before);
-        }
+        RefusedLines::apply(self.refused_access.as_ref(), &mut server.pg_hba);
+        RefusedLines::apply(self.refused_mappings.as_ref(), &mut server.pg_ident);
         let Some((refused, good)) =
             self.refused.as_ref().filter(|refused| refused.role == role).zip(self.good_for(role))
         else {
@@ -104,8 +120,22 @@ impl Fallback {
     }
 
     /// The running server cannot read these access rules, and goes on with those of before.
-    pub fn refuse_access(&mut self, refused: Vec<String>, before: Vec<String>) {
-        self.refused_access = Some((refused, before));
+    pub fn refuse_access(&mut self, refused: RefusedLines) {
+        self.refused_access = Some(refused);
+    }
+
+    /// Nor these mappings.
+    pub fn refuse_mappings(&mut self, refused: RefusedLines) {
+        self.refused_mappings = Some(refused);
+    }
+
+    /// What was said of the lines that are configured and not used.
+    pub fn refused_lines(&self, wanted: &Server) -> Vec<String> {
+        let pairs = [(&self.refused_access, &wanted.pg_hba), (&self.refused_mappings, &wanted.pg_ident)];
+        let refused = pairs.into_iter().filter_map(|(refused, wanted)| {
+            refused.as_ref().filter(|refused| refused.refused == *wanted).map(|refused| refused.said.clone())
+        });
+        refused.collect()
     }
 
     /// It lets somebody in. `access`: the lines of its `pg_hba.conf`.

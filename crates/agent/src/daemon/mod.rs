@@ -40,6 +40,7 @@ use pgherd_dcs::Store;
 use pgherd_ha::View;
 use tokio::sync::mpsc;
 
+use self::callbacks::Callbacks;
 use self::commands::Commands;
 use self::failsafe::Failsafe;
 use self::jobs::Jobs;
@@ -56,6 +57,7 @@ use crate::config::{Config, Environment};
 use crate::guard::GuardMode;
 use crate::postgres::installation;
 use crate::postgres::probe::WriteProbe;
+use crate::postgres::unfinished::Unfinished;
 use crate::privileges::{DEFAULT_USER, leave_root};
 use crate::watchdog::Watchdog;
 
@@ -102,7 +104,10 @@ fn start(path: Option<&Path>) -> anyhow::Result<()> {
 
 async fn serve(mut current: Current, path: Option<&Path>, environment: Environment) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
-    let _alone = alone(&current)?;
+    let alone = alone(&current)?;
+    if alone.is_some() {
+        end_survivors(&current.config.node.data_dir).await?;
+    }
     let server = current.server(pgherd_ha::Role::Replica);
     installation::check_programs(&server)?;
     let version = installation::version(&server).await?;
@@ -139,12 +144,14 @@ async fn serve(mut current: Current, path: Option<&Path>, environment: Environme
     let listen = api::resolve_listen(&current.config.restapi.listen.to_string()).await?;
     let api = api::serve(listen, state)?;
     let jobs = Jobs::new(WriteProbe::start(&server.data_dir, PROBE)?);
+    let callbacks = Callbacks::take_over(&server.data_dir);
     let parts = Parts {
         current,
         path: path.map(Path::to_owned),
         environment,
         node,
         jobs,
+        callbacks,
         store: Arc::new(Impatient::new(store, lease.permit.clone())),
         lease,
         peers,
@@ -156,6 +163,26 @@ async fn serve(mut current: Current, path: Option<&Path>, environment: Environme
     let result = Box::pin(Daemon::new(parts).run()).await;
     api.stop().await;
     result.map_err(anyhow::Error::msg)
+}
+
+/// Commands of the user's that a killed agent has left at work: nobody waits for them any more, and they must not meet those of this agent.
+async fn end_survivors(data_dir: &Path) -> anyhow::Result<()> {
+    let half = Unfinished::is_set(data_dir);
+    match crate::survivors::end_awaited(data_dir, half).await {
+        Ok(0) => Ok(()),
+        Ok(ended) => {
+            tracing::warn!(
+                "the agent before was killed while a command of the user's ran for it, which is ended ({ended} processes)"
+            );
+            Ok(())
+        }
+        // A hook that hangs is no reason to leave PostgreSQL without its agent.
+        Err(error) if !half => {
+            tracing::error!("{error}");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A user's command that filled the directory was cut off with the agent that ran it.

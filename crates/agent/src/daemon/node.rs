@@ -473,6 +473,15 @@ impl Node {
         }
     }
 
+    /// Whether the server's roles are not made yet, where that can be seen.
+    pub fn new_cluster(&self) -> Option<bool> {
+        match &self.data {
+            DataDirectory::Present(control) => Some(control.bootstrap_pending),
+            DataDirectory::Empty => Some(false),
+            DataDirectory::Incomplete | DataDirectory::Unusable(_) => None,
+        }
+    }
+
     /// It must not lead before it has streamed.
     pub fn lacks_proof(&self, synchronous: bool) -> bool {
         self.unproven || self.from_archive && synchronous

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgherd_dcs::boot_now;
 use pgherd_ha::{Callback, CallbackEvent, Job, Permit, Role};
 
+use super::fallback::RefusedLines;
 use super::jobs::Report;
 use super::round::Daemon;
 use super::settings::Overlay;
@@ -14,6 +15,16 @@ use crate::postgres::{Recovery, access};
 
 /// Asking a running server what it thinks of its access rules takes milliseconds; the round must go on.
 const ACCESS_CHECK: Duration = Duration::from_secs(1);
+
+/// The view of `pg_ident.conf` came with 15.
+const SAYS_ERRORS_OF_MAPPINGS: u32 = 150_000;
+
+fn not_used(key: &str, trouble: &str, lines: &[String], before: Vec<String>) -> RefusedLines {
+    let said =
+        format!("postgresql.{key} is not used: {trouble}; the lines of before stay in force until it is corrected");
+    tracing::warn!("{said}");
+    RefusedLines { refused: lines.to_vec(), before, said }
+}
 
 impl Daemon {
     pub(super) async fn command(&mut self, command: Command) {
@@ -134,8 +145,12 @@ impl Daemon {
             };
         }
         let rules = access::lines_in_force(&self.node.server);
+        let mappings = access::mappings_in_force(&self.node.server);
         match self.rewrite_running().await {
-            Ok(()) => self.check_access_rules(rules).await,
+            Ok(()) => {
+                self.check_access_rules(rules).await;
+                self.check_mappings(mappings).await;
+            }
             Err(error) => {
                 self.complain(format!("the server's settings could not be brought up to date: {error}"));
                 self.memory.apply = true;
@@ -160,14 +175,39 @@ impl Daemon {
         };
         match before {
             Some(before) => {
-                tracing::warn!(
-                    "postgresql.pg_hba is not used: {trouble}; the lines of before stay in force until it is corrected"
-                );
-                self.current.fallback.refuse_access(server.pg_hba.clone(), before);
+                let refused = not_used("pg_hba", &trouble, &server.pg_hba, before);
+                self.current.fallback.refuse_access(refused);
                 self.memory.apply = true;
             }
             None => self.complain(format!(
                 "postgresql.pg_hba cannot be used: {trouble}; correct it, or the server will not start again"
+            )),
+        }
+    }
+
+    /// The server goes on with the mappings of before, too; but started anew it would have none, and let nobody in who needs one.
+    async fn check_mappings(&mut self, before: Option<Vec<String>>) {
+        let Some(role) = self.running_role() else { return };
+        let server = self.current.server(role);
+        let says = self.node.seen.as_ref().is_some_and(|seen| seen.server_version >= SAYS_ERRORS_OF_MAPPINGS);
+        if !says || server.pg_ident.is_empty() || server.parameters.contains_key("ident_file") {
+            return;
+        }
+        let asked = access::trouble_of_mappings(self.node.connection());
+        let trouble = match tokio::time::timeout(ACCESS_CHECK, asked).await {
+            Ok(Ok(Some(trouble))) => trouble,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => return tracing::debug!("the mappings could not be checked: {}", error.full()),
+            Err(_) => return tracing::debug!("the mappings could not be checked in time"),
+        };
+        match before.filter(|before| *before != server.pg_ident) {
+            Some(before) => {
+                let refused = not_used("pg_ident", &trouble, &server.pg_ident, before);
+                self.current.fallback.refuse_mappings(refused);
+                self.memory.apply = true;
+            }
+            None => self.complain(format!(
+                "postgresql.pg_ident cannot be used: {trouble}; correct it, or the server will have no mapping when it starts again"
             )),
         }
     }
@@ -219,6 +259,7 @@ impl Daemon {
         }
         if report.bootstrapped {
             // Access rules and connections are those of the configuration from now on.
+            self.current.new_cluster = false;
             self.memory.apply = true;
         }
         if report.promoted {

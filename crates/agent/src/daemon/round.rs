@@ -77,6 +77,7 @@ pub struct Parts {
     pub environment: Environment,
     pub node: Node,
     pub jobs: Jobs,
+    pub callbacks: Callbacks,
     pub lease: Arc<LeaseState>,
     pub store: Arc<dyn Store>,
     pub peers: PeerClient,
@@ -153,7 +154,7 @@ impl Daemon {
             peers: parts.peers,
             publisher: parts.publisher,
             commands: parts.commands,
-            callbacks: Callbacks::default(),
+            callbacks: parts.callbacks,
             failsafe: parts.failsafe,
             slots: SlotWork::default(),
             signals: parts.signals,
@@ -266,6 +267,10 @@ impl Daemon {
     }
 
     fn after_observation(&mut self, postgres: &Postgres) {
+        // Who gets in, and how the agent does, depends on it.
+        if let Some(new_cluster) = self.node.new_cluster() {
+            self.memory.apply |= std::mem::replace(&mut self.current.new_cluster, new_cluster) != new_cluster;
+        }
         if std::mem::take(&mut self.node.failed_start)
             && let Some(complaint) = self.current.fallback.ended()
         {
@@ -382,7 +387,12 @@ impl Daemon {
     }
 
     pub(super) fn call_back(&mut self, callback: Callback) {
-        self.callbacks.call(&self.current.dynamic.postgresql.callbacks, callback, &self.current.identity.scope);
+        self.callbacks.call(
+            &self.current.dynamic.postgresql.callbacks,
+            callback,
+            &self.current.identity.scope,
+            &self.node.server.data_dir,
+        );
     }
 
     /// The actions in their order; the first that fails ends the round. `Ok(true)`: look again at once.

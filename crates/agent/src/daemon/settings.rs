@@ -38,6 +38,8 @@ pub struct Current {
     pub fallback: Fallback,
     /// `hot_standby_feedback` is on whatever the configuration says: logical slots of standbys need it.
     feedback: bool,
+    /// The server here is that of a new cluster whose roles are not made yet, as the node has last seen it.
+    pub new_cluster: bool,
 }
 
 /// What was asked, and what was said to it.
@@ -89,7 +91,9 @@ impl Current {
             accepted: BTreeMap::new(),
             fallback: Fallback::default(),
             feedback: false,
+            new_cluster: false,
         };
+        current.new_cluster = Marker::NewCluster.is_set(&current.config.node.data_dir);
         current.fallback = Fallback::new(current.beside_data(".pgherd-settings"));
         current.read();
         current.feedback = needs_feedback(&View::default(), &current.settings(false));
@@ -175,9 +179,9 @@ impl Current {
         })
     }
 
-    /// The server here is that of a custom bootstrap whose roles are not made yet.
+    /// The same, made by the user's own command.
     fn bootstraps(&self) -> bool {
-        self.config.bootstrap.custom.is_some() && Marker::NewCluster.is_set(&self.config.node.data_dir)
+        self.config.bootstrap.custom.is_some() && self.new_cluster
     }
 
     /// With the settings that PostgreSQL accepts.
@@ -195,6 +199,14 @@ impl Current {
     /// What is left out in this role of what is configured and accepted, since the server did not start with it.
     pub fn left_out(&self, role: Role) -> Option<String> {
         self.fallback.left_out(role.as_str(), &self.accepted_server(role))
+    }
+
+    /// All that is configured for this role and not in force, a sentence each: what this PostgreSQL does not know or accept, and what the server
+    /// did not start with or could not read.
+    pub fn not_in_force(&self, role: Role) -> Vec<String> {
+        let Some(Acceptance { accepted, .. }) = self.accepted.get(role.as_str()) else { return Vec::new() };
+        let lines = self.fallback.refused_lines(&self.accepted_server(role));
+        accepted.warnings.iter().cloned().chain(self.left_out(role)).chain(lines).collect()
     }
 
     /// Asks PostgreSQL's own program about settings that have changed. To be called after each change, before any server is told of it.

@@ -102,8 +102,8 @@ pub async fn kill_all(data_dir: &Path, within: Duration) -> Result<u32, KillErro
 }
 
 /// Between two passes: a killed process needs a moment to end, and the passes must not take its processor.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(1);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 /// Finds and kills the processes of one data directory, without allocating.
 #[derive(Debug)]

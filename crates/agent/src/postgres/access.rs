@@ -4,7 +4,7 @@
 //! and rewind only. Only a file of ours is narrowed, for it can be written anew from what we know; one that is the user's own is never touched.
 //! Tested beside the code, and on real servers in `tests/it/cluster/synchronous`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::atomic_file::{PRIVATE, read_if_present, replace};
 use super::config_files::{HEADER, default_pg_hba};
@@ -24,9 +24,24 @@ pub fn is_narrowed(server: &Server) -> Result<bool, Error> {
 
 /// The lines of the file, as `postgresql.pg_hba` would have them; `None` if it is not there, or keeps clients out.
 pub fn lines_in_force(server: &Server) -> Option<Vec<String>> {
-    let text = read_if_present(&file(server)).ok()??;
+    lines_of(&file(server))
+}
+
+/// The same of `pg_ident.conf`.
+pub fn mappings_in_force(server: &Server) -> Option<Vec<String>> {
+    lines_of(&server.config_dir().join("pg_ident.conf"))
+}
+
+fn lines_of(path: &Path) -> Option<Vec<String>> {
+    let text = read_if_present(path).ok()??;
     let lines = || text.strip_prefix(HEADER).unwrap_or(&text).lines().map(str::to_owned).collect();
     (!text.starts_with(NARROWED)).then(lines)
+}
+
+/// Why PostgreSQL does not understand the mappings that are in its file, from version 15 on; before, it says so in its log only.
+pub async fn trouble_of_mappings(connection: &mut Connection) -> Result<Option<String>, Error> {
+    let errors = connection.query_text("checking pg_ident.conf", ERRORS_OF_MAPPINGS).await?;
+    Ok(errors.map(|errors| format!("PostgreSQL does not understand it ({errors})")))
 }
 
 /// Why the running server should not be left with the rules that are in its file: it does not understand them, or would let the agent in no
@@ -52,6 +67,10 @@ fn refused(error: &Error) -> String {
 /// Lines as the configuration counts them, without our two lines on top.
 const ERRORS: &str = "SELECT string_agg(format('line %s: %s', line_number - 2, error), '; ' ORDER BY line_number)
     FROM pg_catalog.pg_hba_file_rules WHERE error IS NOT NULL";
+
+const ERRORS_OF_MAPPINGS: &str =
+    "SELECT string_agg(format('line %s: %s', line_number - 2, error), '; ' ORDER BY line_number)
+    FROM pg_catalog.pg_ident_file_mappings WHERE error IS NOT NULL";
 
 /// `false`: it is not ours, says more than is read here, or is narrowed already.
 pub fn narrow(server: &Server) -> Result<bool, Error> {

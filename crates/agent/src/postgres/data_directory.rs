@@ -8,8 +8,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, StatxAttributes, StatxFlags, Timespec, Timestamps};
 
 use super::unfinished::Unfinished;
 use super::{ControlData, Error, Server, atomic_file, control_data, outlying};
@@ -65,6 +66,27 @@ impl Marker {
             Ok(()) | Err(rustix::io::Errno::EXIST) => sync_directory(data_dir),
             Err(error) => Err(Error::File { operation: "create", path, source: error.into() }),
         }
+    }
+
+    /// When it was set, or what it was made to say of that.
+    pub fn since(self, data_dir: &Path) -> Option<SystemTime> {
+        self.path(data_dir).symlink_metadata().and_then(|found| found.modified()).ok()
+    }
+
+    /// Lets it say that it was set then.
+    pub fn date(self, data_dir: &Path, then: SystemTime) -> Result<(), Error> {
+        let path = self.path(data_dir);
+        let since = then.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = Timespec {
+            tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: since.subsec_nanos().into(),
+        };
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| Error::File {
+            operation: "date",
+            path,
+            source: error.into(),
+        })
     }
 
     pub fn clear(self, data_dir: &Path) -> Result<(), Error> {
@@ -152,7 +174,7 @@ pub struct Staging {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Placement {
+pub(super) enum Placement {
     /// Beside the data directory: one rename swaps them.
     Beside,
     /// The data directory is a mount of its own, or its parent is not ours: inside of it.
@@ -246,12 +268,39 @@ pub fn empty(data_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Moves a directory that did not become a cluster out of the way, for people to look at; answers with where it is now, if there was anything.
-pub fn move_failed_aside(data_dir: &Path) -> Result<Option<PathBuf>, Error> {
+/// Removes from a mount what of former attempts could not be moved out of it, and what else is ours: the next one wants an empty directory.
+pub fn remove_leftovers(data_dir: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(data_dir) {
+        Ok(entries) => entries.collect::<std::io::Result<Vec<_>>>().map_err(Error::file("list", data_dir))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::file("list", data_dir)(error)),
+    };
+    for entry in entries.iter().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(OWN_PREFIX.as_bytes()))
+    {
+        let path = entry.path();
+        if path.is_dir() {
+            tracing::warn!("{} is in the way of the next attempt and is removed", path.display());
+            remove_tree(&path)?;
+        } else {
+            atomic_file::remove_if_present(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a directory that did not become a cluster out of the way, for people to look at, and so what it uses elsewhere, where that was made
+/// since `begun` (unknown: nothing is ours then); answers with where it is now, if there was anything.
+pub fn move_failed_aside(data_dir: &Path, begun: Option<SystemTime>) -> Result<Option<PathBuf>, Error> {
     if !holds_data(data_dir) {
         return Ok(None);
     }
     let (data_dir, placement) = place(data_dir)?;
+    if let Err(error) = outlying::move_failed_aside(&data_dir, begun) {
+        tracing::warn!(
+            "what the new cluster has elsewhere stays where it is, and the next attempt may find it in its way: {}",
+            error.full()
+        );
+    }
     move_aside_to(&data_dir, placement, "failed").map(Some)
 }
 
@@ -327,7 +376,7 @@ pub fn remove_copied_socket_locks(data_dir: &Path) -> Result<(), Error> {
 }
 
 /// The real path of the data directory, and where its replacement can be made.
-fn place(data_dir: &Path) -> Result<(PathBuf, Placement), Error> {
+pub(super) fn place(data_dir: &Path) -> Result<(PathBuf, Placement), Error> {
     let data_dir = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
     let parent = data_dir.parent().unwrap_or(Path::new("/")).to_owned();
     fs::create_dir_all(&parent).map_err(Error::file("create", &parent))?;
@@ -357,7 +406,7 @@ fn sibling(data_dir: &Path, placement: Placement, name: &str) -> PathBuf {
     }
 }
 
-fn move_aside_to(data_dir: &Path, placement: Placement, reason: &str) -> Result<PathBuf, Error> {
+pub(super) fn move_aside_to(data_dir: &Path, placement: Placement, reason: &str) -> Result<PathBuf, Error> {
     let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S%.3f").to_string();
     let target = sibling(data_dir, placement, &format!("{reason}-{time}"));
     match placement {
@@ -378,7 +427,7 @@ fn move_entries(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 /// The names in a directory that are a server's: without pgherd's own, the marker and what file systems put there.
-fn content(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
+pub(super) fn content(directory: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
     let own = |name: &std::ffi::OsStr| {
         let name = name.as_encoded_bytes();
         name.starts_with(OWN_PREFIX.as_bytes()) || name == b"lost+found" || name == b"pgherd.incomplete"

@@ -7,9 +7,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::connection::query_remote;
-use super::data_directory::{Marker, Staging};
+use super::data_directory::{Marker, Placement, Staging, content, move_aside_to, place};
 use super::{Error, Server, ToolOption, Upstream};
 
 const LOG: &str = "pg_wal";
@@ -168,6 +169,46 @@ fn links(data_dir: &Path) -> Result<Vec<Link>, Error> {
     Ok(paths.filter_map(link).collect())
 }
 
+/// Moves aside what a cluster that came to nothing has elsewhere, with the links to it, so that the next attempt finds the places empty. What was
+/// there before it was begun may be somebody else's, and stays.
+pub fn move_failed_aside(data_dir: &Path, begun: Option<SystemTime>) -> Result<(), Error> {
+    for Link { path, target } in links(data_dir)? {
+        let Ok(target) = fs::canonicalize(&target) else { continue };
+        if target.starts_with(data_dir) || !target.is_dir() || content(&target)?.is_empty() {
+            continue;
+        }
+        let stays = |why: &str| {
+            tracing::warn!("{} stays as it is: {why}; the next attempt may find it in its way", target.display())
+        };
+        let (target, placement) = match place(&target)? {
+            (_, Placement::Inside) => {
+                stays("it is a mount of its own, or its parent is not this user's");
+                continue;
+            }
+            beside => beside,
+        };
+        let is_new = |path: &Path| -> bool {
+            let born = fs::symlink_metadata(path).and_then(|found| found.created());
+            begun.zip(born.ok()).is_some_and(|(begun, born)| born >= begun)
+        };
+        if !content(&target)?.iter().all(|name| is_new(&target.join(name))) {
+            stays("some of it was there before, and may be another's");
+            continue;
+        }
+        let (whole, mode) =
+            (is_new(&target), fs::metadata(&target).map_err(Error::file("look at", &target))?.permissions());
+        let aside = move_aside_to(&target, placement, "failed")?;
+        if !whole {
+            fs::create_dir(&target).map_err(Error::file("create", &target))?;
+            fs::set_permissions(&target, mode).map_err(Error::file("chmod", &target))?;
+        }
+        fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+        symlink(&aside, &path).map_err(Error::file("create", &path))?;
+        tracing::warn!("what was made of the new cluster in {} lies in {}", target.display(), aside.display());
+    }
+    Ok(())
+}
+
 /// The directories elsewhere that this data directory uses.
 pub fn used_by(data_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(links(data_dir)?.into_iter().map(|link| link.target).collect())
@@ -229,6 +270,47 @@ mod tests {
         assert_eq!(used, [path("space"), path("wal")]);
         assert_eq!(old.len(), 2);
         assert!(old.iter().all(|old| fs::read_to_string(old.join("file")).is_ok_and(|text| text == "old")));
+    }
+
+    #[test]
+    fn what_a_failed_cluster_has_elsewhere_goes_aside_with_it_where_it_is_its_own() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| root.path().join(name);
+        let data = path("data");
+        fs::create_dir_all(data.join(TABLESPACES)).expect("a directory");
+        for name in ["wal", "mixed"] {
+            fs::create_dir(path(name)).expect("a directory");
+        }
+        fs::write(path("mixed").join("old"), "theirs").expect("written");
+        let mark = path("mark");
+        fs::write(&mark, "").expect("written");
+        let begun = fs::metadata(&mark).and_then(|found| found.modified()).expect("its time");
+        // As soon as a file is younger than the mark, so is all that comes after it.
+        let later = path("later");
+        loop {
+            fs::write(&later, "").expect("written");
+            if fs::metadata(&later).and_then(|found| found.created()).expect("its birth") > begun {
+                break;
+            }
+            fs::remove_file(&later).expect("removed");
+        }
+        fs::create_dir(path("space")).expect("a directory");
+        for name in ["wal", "mixed", "space"] {
+            fs::write(path(name).join("new"), name).expect("written");
+        }
+        symlink(path("wal"), data.join(LOG)).expect("a link");
+        symlink(path("mixed"), data.join(TABLESPACES).join("1")).expect("a link");
+        symlink(path("space"), data.join(TABLESPACES).join("2")).expect("a link");
+
+        move_failed_aside(&data, None).expect("nothing is known to be ours");
+        assert!(path("wal/new").exists() && path("mixed/new").exists() && path("space/new").exists());
+        move_failed_aside(&data, Some(begun)).expect("moved");
+        assert!(fs::read_dir(path("wal")).expect("it was there before").next().is_none());
+        assert!(!path("space").exists());
+        assert!(path("mixed/old").exists() && path("mixed/new").exists(), "what is there was not only its own");
+        for (link, expected) in [("pg_wal", "wal"), ("pg_tblspc/1", "mixed"), ("pg_tblspc/2", "space")] {
+            assert_eq!(fs::read_to_string(data.join(link).join("new")).expect("the evidence"), expected);
+        }
     }
 
     #[test]

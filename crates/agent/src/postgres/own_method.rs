@@ -53,6 +53,18 @@ pub enum RestoreRecovery {
     Settings(BTreeMap<String, String>),
 }
 
+impl OwnMethod {
+    /// With the keys of its section, and with what we tell it before and after them, unless it wants none of that.
+    fn call(&self, before: &[(&str, String)], after: &[(&str, String)]) -> UserCommand {
+        let told = |pairs: &[(&str, String)]| -> Vec<String> {
+            let wanted = pairs.iter().filter(|_| !self.no_params);
+            wanted.map(|(name, value)| format!("--{name}={value}")).collect()
+        };
+        let section = self.arguments.iter().map(|(name, value)| format!("--{name}={value}"));
+        self.command.with(told(before).into_iter().chain(section).chain(told(after)))
+    }
+}
+
 impl ReplicaMethod {
     pub fn needs_no_leader(&self) -> bool {
         matches!(self, ReplicaMethod::Own(method) if method.no_leader)
@@ -64,21 +76,28 @@ impl ReplicaMethod {
 pub async fn bootstrap(server: &Server, custom: &CustomBootstrap) -> Result<(), Error> {
     refuse_running(server)?;
     let method = &custom.method;
+    // It wants an empty directory; where the one of before could not be moved out, it lies in it.
+    let directory = server.data_dir.clone();
+    blocking(move || data_directory::remove_leftovers(&directory)).await?;
     Unfinished::cluster(&server.data_dir)?;
-    let own = [("scope", server.scope.clone()), ("datadir", server.data_dir.display().to_string())];
-    let own = own.into_iter().filter(|_| !method.no_params).map(|(name, value)| (name.to_owned(), value));
-    let command = method.command.with(own.chain(method.arguments.iter().cloned()).map(argument));
+    let told = [("scope", server.scope.clone()), ("datadir", server.data_dir.display().to_string())];
+    let command = method.call(&told, &[]);
     tracing::info!("making the new cluster by {}: {command}", method.name);
-    let made = match command.run(&[], None).await {
+    let made = match command.run(&server.data_dir, &[], None).await {
         Ok(()) => complete(server, method),
         Err(source) => Err(Error::UserCommand { operation: format!("bootstrap.{}", method.name), source }),
     };
+    let begun = Unfinished::since(&server.data_dir);
     if let Err(error) = made.and_then(|()| recovery(server, &custom.recovery)) {
-        data_directory::move_failed_aside(&server.data_dir)?;
+        data_directory::move_failed_aside(&server.data_dir, begun)?;
         Unfinished::clear(&server.data_dir)?;
         return Err(error);
     }
     Marker::NewCluster.set(&server.data_dir)?;
+    if let Some(begun) = begun {
+        // It may still come to nothing, and then it must be known what is the command's.
+        Marker::NewCluster.date(&server.data_dir, begun)?;
+    }
     Unfinished::clear(&server.data_dir)
 }
 
@@ -109,21 +128,20 @@ pub async fn make_replica(
     if let Some(source) = source {
         config_files::write_password_file(server, &[source])?;
     }
-    let begun = Begun::new(server, method, make_room)?;
+    let begun = Begun::new(server, method, make_room).await?;
     let connstring =
         source.map_or_else(String::new, |it| conninfo::tool_conninfo(server, &server.replication, it, None));
-    let own = [
+    let told = [
         ("scope", server.scope.clone()),
         ("role", "replica".to_owned()),
         ("datadir", server.data_dir.display().to_string()),
         ("connstring", connstring),
     ];
-    let own = own.into_iter().filter(|_| !method.no_params).map(|(name, value)| (name.to_owned(), value));
-    let command = method.command.with(method.arguments.iter().cloned().chain(own).map(argument));
+    let command = method.call(&[], &told);
     tracing::info!("making a replica by {}: {command}", method.name);
     let environment = [("PGPASSFILE", OsString::from(&server.pgpass))];
     let failed = |source| Error::UserCommand { operation: format!("postgresql.{}", method.name), source };
-    command.run(&environment, None).await.map_err(failed)?;
+    command.run(&server.data_dir, &environment, None).await.map_err(failed)?;
     complete(server, method)?;
     // A backup's control file says that it was a primary.
     atomic_file::remove_if_present(&server.data_dir.join("recovery.signal"))?;
@@ -131,11 +149,7 @@ pub async fn make_replica(
     let marker = if source.is_some() { Marker::Unproven } else { Marker::FromArchive };
     marker.set(&server.data_dir)?;
     config_files::restore_backups(server)?;
-    begun.done()
-}
-
-fn argument((name, value): (String, String)) -> String {
-    format!("--{name}={value}")
+    begun.done().await
 }
 
 fn refuse_running(server: &Server) -> Result<(), Error> {
@@ -173,6 +187,14 @@ fn complete(server: &Server, method: &OwnMethod) -> Result<(), Error> {
     data_directory::remove_copied_socket_locks(data_dir)
 }
 
+/// A large directory is not removed in a moment, and the loop must go on.
+async fn blocking(work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Refused(format!("the data directory could not be cleared: {error}"))),
+    }
+}
+
 /// The directory while the command works on it.
 struct Begun<'a> {
     data_dir: &'a Path,
@@ -181,7 +203,7 @@ struct Begun<'a> {
 }
 
 impl<'a> Begun<'a> {
-    fn new(server: &'a Server, method: &OwnMethod, make_room: bool) -> Result<Begun<'a>, Error> {
+    async fn new(server: &'a Server, method: &OwnMethod, make_room: bool) -> Result<Begun<'a>, Error> {
         let data_dir = server.data_dir.as_path();
         let keeps = method.keep_data && holds_data(data_dir);
         if keeps {
@@ -189,15 +211,22 @@ impl<'a> Begun<'a> {
         } else {
             match data_directory::can_move_aside(data_dir)? {
                 true => Unfinished::replica(data_dir)?,
-                false if make_room => {
-                    data_directory::empty(data_dir)?;
+                // Nothing of what is there is wanted, or nothing is there.
+                false if make_room || !holds_data(data_dir) => {
+                    let directory = data_dir.to_owned();
+                    blocking(move || {
+                        data_directory::empty(&directory)?;
+                        data_directory::remove_leftovers(&directory)
+                    })
+                    .await?;
                     Unfinished::kept(data_dir)?;
                     Marker::Incomplete.clear(data_dir)?;
                 }
                 false => {
                     return Err(Error::Refused(format!(
-                        "the method {} wants an empty directory, and {} is a mount of its own whose content cannot be moved out: set `keep_data` \
-                         for the method, if it can work on what is there, or empty the directory",
+                        "the method {} wants an empty directory, and {} is a mount of its own (or its parent is not this user's), so what is \
+                         there could only be deleted before it is replaced: say that it may be (`pgherd reinit --force`, or \
+                         `remove_data_directory_on_diverged_timelines`), or set `keep_data` for a method that can work on what is there",
                         method.name,
                         data_dir.display()
                     )));
@@ -207,9 +236,10 @@ impl<'a> Begun<'a> {
         Ok(Begun { data_dir, keeps, done: false })
     }
 
-    fn done(mut self) -> Result<(), Error> {
+    async fn done(mut self) -> Result<(), Error> {
         self.done = true;
-        Unfinished::clear(self.data_dir)
+        let directory = self.data_dir.to_owned();
+        blocking(move || Unfinished::clear(&directory)).await
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::Error;
 use super::atomic_file::{PRIVATE, read_if_present, remove_if_present, replace};
@@ -30,6 +31,11 @@ impl Unfinished {
 
     pub fn is_set(data_dir: &Path) -> bool {
         Unfinished::path(data_dir).exists()
+    }
+
+    /// When the work was begun.
+    pub fn since(data_dir: &Path) -> Option<SystemTime> {
+        fs::metadata(Unfinished::path(data_dir)).and_then(|found| found.modified()).ok()
     }
 
     pub fn cluster(data_dir: &Path) -> Result<(), Error> {
@@ -67,7 +73,7 @@ pub fn recover(data_dir: &Path) -> Result<(), Error> {
     let Some(what) = read_if_present(&Unfinished::path(data_dir))? else { return Ok(()) };
     match what.as_str() {
         CLUSTER => {
-            if let Some(failed) = move_failed_aside(data_dir)? {
+            if let Some(failed) = move_failed_aside(data_dir, Unfinished::since(data_dir))? {
                 tracing::warn!(
                     "the making of a new cluster was cut off: what there is of it lies in {}",
                     failed.display()

@@ -38,7 +38,11 @@ pub(super) async fn make_roles(context: &Context) -> Result<Report, String> {
     if let Some(command) = &server.hooks.post_bootstrap {
         tracing::info!("running bootstrap.post_bootstrap: {command}");
         let login = hooks::local_login(server).map_err(full)?;
-        command.with([login.conninfo]).run(&login.environment, None).await.map_err(|error| error.to_string())?;
+        command
+            .with([login.conninfo])
+            .run(&server.data_dir, &login.environment, None)
+            .await
+            .map_err(|error| error.to_string())?;
     }
     Marker::NewCluster.clear(&server.data_dir).map_err(full)?;
     Ok(Report { bootstrapped: true, ..Report::default() })
@@ -47,7 +51,10 @@ pub(super) async fn make_roles(context: &Context) -> Result<Report, String> {
 pub(super) async fn abandon_bootstrap(context: &Context) -> Result<Report, String> {
     stop_server(context, StopMode::Immediate).await?;
     let data_dir = context.server.data_dir.clone();
-    let moved = tokio::task::spawn_blocking(move || postgres::data_directory::move_failed_aside(&data_dir)).await;
+    let moved = tokio::task::spawn_blocking(move || {
+        postgres::data_directory::move_failed_aside(&data_dir, Marker::NewCluster.since(&data_dir))
+    });
+    let moved = moved.await;
     let moved = moved.map_err(|error| error.to_string())?.map_err(full)?;
     if let Some(aside) = moved {
         tracing::warn!("what was made of the new cluster lies in {}", aside.display());

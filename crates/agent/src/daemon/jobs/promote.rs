@@ -23,7 +23,7 @@ const SLOTS_BEFORE: Duration = Duration::from_millis(300);
 pub(super) async fn pre_promote(context: &Context) -> Result<Report, String> {
     if let Some(command) = &context.server.hooks.pre_promote {
         tracing::info!("running pre_promote: {command}");
-        command.run(&[], None).await.map_err(|error| error.to_string())?;
+        command.run(&context.server.data_dir, &[], None).await.map_err(|error| error.to_string())?;
     }
     Ok(Report::default())
 }

@@ -31,7 +31,7 @@ pub(super) async fn stop_server(context: &Context, mode: StopMode) -> Result<Opt
     if let Some(command) = server_hook(context).filter(|_| mode != StopMode::Immediate) {
         tracing::info!("running before_stop: {command}");
         tokio::select! {
-            ended = command.run(&[], Some(context.stop_timeout)) => {
+            ended = command.run(&context.server.data_dir, &[], Some(context.stop_timeout)) => {
                 if let Err(error) = ended {
                     tracing::warn!("stopping all the same: {error}");
                 }
