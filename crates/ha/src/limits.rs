@@ -1,5 +1,6 @@
 //! The settings of which a standby needs as much as its primary had when it wrote the log (`max_connections` and four more; `postgres-facts`
-//! 19): a raise goes to the standbys first, and a standby that was too late is restarted with what the log needs.
+//! 19): a standby that runs with less is restarted with what the log needs. So an order that reaches the primary first, as patronictl's may, does
+//! no lasting harm, and is carried out; but a plain Patroni leaves its standby with a paused replay until somebody comes.
 //!
 //! Not here: with which values a server is started (a standby never with less than its control file says, so lowering needs no order but
 //! that of patience), and the order in which `pgherd restart` asks its members.
@@ -35,19 +36,19 @@ pub(crate) fn starved(at: &Situation<'_>, memory: &mut Memory) -> Option<Plan> {
     Some(Plan::act(Rule::RestartForReplay, [Action::Run(Job::Restart { epoch: None, names: None })]))
 }
 
-/// Why this primary should not be restarted before its standbys: their replay would pause.
+/// Why this primary should not be restarted before its standbys: the replay of some would pause, and they have nobody who mends that.
 pub(crate) fn standbys_behind(at: &Situation<'_>) -> Option<String> {
     at.local.limits.iter().filter(|(_, change)| change.to > change.from).find_map(|(name, change)| {
         let LimitChange { from, to } = change;
         let behind = |member: &&Member| {
             let follows = member.name != at.me() && member.state == MemberState::Running && member.role != Role::Primary;
-            follows && member.limit(name).is_some_and(|theirs| theirs < *to)
+            follows && member.pgherd.is_none() && member.limit(name).is_some_and(|theirs| theirs < *to)
         };
         let names: Vec<&str> = at.view.members.iter().filter(behind).map(|member| member.name.as_str()).collect();
         let names = (!names.is_empty()).then(|| names.join(", "))?;
         Some(format!(
-            "{name} would be raised from {from} to {to}, and {names} still run with less, so their replay would pause: restart the standbys \
-             first, as `pgherd restart` of the whole cluster does (or ask with `unordered`)"
+            "{name} would be raised from {from} to {to}, and {names} (no pgherd) still run with less, so their replay would pause until somebody \
+             restarts them: restart {names} first, as `pgherd restart` of the whole cluster does (or ask with `unordered`)"
         ))
     })
 }

@@ -40,7 +40,7 @@ pub struct RestartArguments {
     /// Report an error, and fail over if need be, if it takes longer
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<String>,
-    /// Also a primary whose standbys would then have less of a setting of which they need as much (their replay pauses)
+    /// In the order of names, and also a primary whose standbys, run by a plain Patroni, would then pause their replay
     #[arg(long)]
     pub unordered: bool,
     #[command(flatten)]
@@ -98,6 +98,12 @@ pub async fn run(arguments: RestartArguments, context: &mut Context) -> anyhow::
             restart_order::wait_for_replay(context, primary, member).await?;
         }
         restart(context, member, &request).await?;
+    }
+    if let (Order::StandbysTwice, Some(primary)) = (order, primary) {
+        for standby in members.iter().filter(|member| member.name != primary.name) {
+            restart_order::wait_for_replay(context, primary, standby).await?;
+            restart(context, standby, &request).await?;
+        }
     }
     Ok(())
 }

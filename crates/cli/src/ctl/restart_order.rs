@@ -1,7 +1,9 @@
 //! In which order members restart, where a setting changes of which standbys need as much as their primary.
 //!
 //! A raise goes to the standbys first, else their replay would pause; a lower value to the primary first, and a standby takes it once it has
-//! replayed that the primary has. The agents keep to the first by themselves (they refuse), and a standby never starts with too little.
+//! replayed that the primary has. PostgreSQL allows both in one restart of each node only with a pause: it does not start a standby with less than
+//! its control file says, which is what the primary had. So where some are raised and some lowered, the standbys are restarted twice, and the
+//! primary, which is what clients notice, once.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,8 @@ pub enum Order {
     /// By their names.
     Any,
     StandbysFirst,
+    /// And each standby once more, once it has replayed what the primary wrote first.
+    StandbysTwice,
     /// And each standby once it has replayed what the primary wrote first.
     PrimaryFirst,
 }
@@ -31,12 +35,12 @@ pub enum Order {
 /// What the members show decides.
 pub fn order(members: &[Member]) -> Order {
     let changes: Vec<(u64, u64)> = members.iter().flat_map(limits).collect();
-    if changes.iter().any(|(from, to)| to > from) {
-        Order::StandbysFirst
-    } else if changes.iter().any(|(from, to)| to < from) {
-        Order::PrimaryFirst
-    } else {
-        Order::Any
+    let (raised, lowered) = (changes.iter().any(|(from, to)| to > from), changes.iter().any(|(from, to)| to < from));
+    match (raised, lowered) {
+        (true, true) => Order::StandbysTwice,
+        (true, false) => Order::StandbysFirst,
+        (false, true) => Order::PrimaryFirst,
+        (false, false) => Order::Any,
     }
 }
 
@@ -45,7 +49,7 @@ pub fn sort(members: &mut [Member], order: Order, view: &View) {
     let leads = |member: &Member| Some(member.name.as_str()) == leader;
     match order {
         Order::Any => {}
-        Order::StandbysFirst => members.sort_by_key(leads),
+        Order::StandbysFirst | Order::StandbysTwice => members.sort_by_key(leads),
         Order::PrimaryFirst => members.sort_by_key(|member| !leads(member)),
     }
 }
@@ -111,5 +115,9 @@ mod tests {
             let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
             assert_eq!(names.join(" "), expected, "{setting}: {old} -> {new}");
         }
+        let both = json!({"conn_url": "postgres://h/p", "role": "replica", "pending_restart_reason": {
+            "max_connections": {"old_value": "100", "new_value": "200"}, "max_worker_processes": {"old_value": "8", "new_value": "6"}}});
+        let view = view(&json!({"leader": "n1", "members/n1": both, "members/n2": both}));
+        assert_eq!(order(&view.members), Order::StandbysTwice);
     }
 }

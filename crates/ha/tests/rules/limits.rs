@@ -78,29 +78,55 @@ fn order() -> Vec<Case> {
         given
     };
     vec![
-        case("a raise: not before the standbys", asked(100, 200))
-            .then(|g| runs_with(g, 2, "100"), Rule::RequestRefused, "refuse")
+        case("a raise before the standbys, which mend themselves", asked(100, 200)).then(
+            |g| runs_with(g, 2, "100"),
+            Rule::OperatorRestart,
+            "restart primary",
+        ),
+        case("not before one that is a plain Patroni's", asked(100, 200))
+            .then(
+                |g| {
+                    runs_with(g, 2, "100");
+                    g.view.members[2].pgherd = None
+                },
+                Rule::RequestRefused,
+                "refuse",
+            )
             .then(
                 |g| g.local.request = Some(Request::Restart { unordered: true, patience: None }),
                 Rule::OperatorRestart,
                 "restart primary",
             ),
-        case("after them", asked(100, 200)).then(|g| runs_with(g, 2, "250"), Rule::OperatorRestart, "restart primary"),
+        case("after it", asked(100, 200)).then(
+            |g| {
+                runs_with(g, 2, "250");
+                g.view.members[2].pgherd = None
+            },
+            Rule::OperatorRestart,
+            "restart primary",
+        ),
         case("one that does not run takes the new value when it starts", asked(100, 200)).then(
             |g| {
                 runs_with(g, 2, "100");
+                g.view.members[2].pgherd = None;
                 g.view.members[2].state = pgherd_ha::MemberState::Stopped
             },
             Rule::OperatorRestart,
             "restart primary",
         ),
         case("a key that says what is no number says nothing", asked(100, 200)).then(
-            |g| runs_with(g, 2, "?"),
+            |g| {
+                runs_with(g, 2, "?");
+                g.view.members[2].pgherd = None
+            },
             Rule::OperatorRestart,
             "restart primary",
         ),
         case("lower: the primary first", asked(200, 100)).then(
-            |g| runs_with(g, 2, "100"),
+            |g| {
+                runs_with(g, 2, "100");
+                g.view.members[2].pgherd = None
+            },
             Rule::OperatorRestart,
             "restart primary",
         ),
@@ -116,6 +142,7 @@ fn order() -> Vec<Case> {
         case("what another primary shows is no standby's", asked(100, 200)).then(
             |g| {
                 runs_with(g, 2, "100");
+                g.view.members[2].pgherd = None;
                 g.view.members[2].role = Role::Primary
             },
             Rule::OperatorRestart,
