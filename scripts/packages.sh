@@ -38,6 +38,7 @@ for purpose in "$@"; do
         need iproute2 command -v ip
         need zookeeper test -d /etc/zookeeper
         need pgbackrest command -v pgbackrest
+        need etcd-server command -v etcd
         ;;
     docker)
         need docker.io command -v docker

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # psycopg3: patronictl does not start without a PostgreSQL driver, whatever the command.
-requirement='patroni[zookeeper,psycopg3]==4.1.5'
+requirement='patroni[zookeeper,etcd3,psycopg3]==4.1.5'
 venv=target/test-venv
 
 if [ -n "${PGHERD_TEST_PATRONICTL:-}" ]; then

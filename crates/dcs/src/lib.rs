@@ -5,13 +5,16 @@
 
 mod clock;
 mod error;
+mod etcd;
 pub mod layout;
 mod open;
+mod session_file;
 mod store;
 mod zookeeper;
 
 pub use clock::{boot_now, now};
 pub use error::{Outcome, StoreError};
-pub use open::{StoreOptions, open};
+pub use etcd::{Etcd, EtcdOptions, EtcdPassword, EtcdSectionError};
+pub use open::{Servers, StoreOptions, open};
 pub use store::{Acquired, Expect, Key, Store, Written};
 pub use zookeeper::{ZooKeeper, ZooKeeperOptions};

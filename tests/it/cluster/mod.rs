@@ -5,6 +5,7 @@ mod bootstrap;
 mod cascading;
 mod commands;
 mod drill;
+mod etcd;
 mod failsafe;
 mod faults;
 mod garbage;

@@ -31,21 +31,29 @@ fn list(cluster: &Cluster) -> Vec<(String, String, String)> {
 
 #[test]
 fn patronictl_lists_and_switches_over() {
-    let cluster = Cluster::start(3);
+    lists_and_switches_over(&Cluster::start(3));
+}
+
+#[test]
+fn patronictl_lists_and_switches_over_on_etcd() {
+    lists_and_switches_over(&Cluster::start_on("etcd", 3));
+}
+
+fn lists_and_switches_over(cluster: &Cluster) {
     let first = cluster.leader();
-    for (member, role, state) in list(&cluster) {
+    for (member, role, state) in list(cluster) {
         let expected = if member == first { ("Leader", "running") } else { ("Replica", "streaming") };
         assert_eq!((role.as_str(), state.as_str()), expected, "{member}");
     }
-    assert_eq!(ctl(&cluster, &["list"]).stdout, cluster.ctl(&["list"]).stdout);
-    says(&cluster, &["switchover", "--force"], "Successfully switched over to");
+    assert_eq!(ctl(cluster, &["list"]).stdout, cluster.ctl(&["list"]).stdout);
+    says(cluster, &["switchover", "--force"], "Successfully switched over to");
     let second = cluster.another_leader(&first);
     cluster.wait_healthy();
-    assert!(list(&cluster).contains(&(second.clone(), "Leader".into(), "running".into())));
-    says(&cluster, &["failover", "--candidate", &first, "--force"], "Successfully failed over to");
+    assert!(list(cluster).contains(&(second.clone(), "Leader".into(), "running".into())));
+    says(cluster, &["failover", "--candidate", &first, "--force"], "Successfully failed over to");
     assert_eq!(cluster.another_leader(&second), first);
     cluster.wait_healthy();
-    says(&cluster, &["history"], "no recovery target specified");
+    says(cluster, &["history"], "no recovery target specified");
 }
 
 #[test]

@@ -56,6 +56,11 @@ pub struct Member {
 impl Cluster {
     /// Starts `nodes` nodes and waits until all of them are healthy.
     pub fn start(nodes: u8) -> Cluster {
+        Cluster::start_on("zookeeper", nodes)
+    }
+
+    /// The same on this kind of store.
+    pub fn start_on(store: &str, nodes: u8) -> Cluster {
         let parent = tempfile::Builder::new().prefix("pgherd-cluster-").tempdir().expect("a temporary directory");
         // Started by root, the servers run as user postgres, who has to pass through.
         std::fs::set_permissions(parent.path(), PermissionsExt::from_mode(0o755)).expect("its mode can be set");
@@ -65,7 +70,7 @@ impl Cluster {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop"),
             client: reqwest::Client::builder().no_proxy().timeout(ANSWER).build().expect("an HTTP client"),
         };
-        let output = cluster.demo(&["demo", "--nodes", &nodes.to_string()]);
+        let output = cluster.demo(&["demo", "--store", store, "--nodes", &nodes.to_string()]);
         assert!(output.status.success(), "the demo does not start\n{}", text(&output));
         cluster.wait_healthy();
         cluster

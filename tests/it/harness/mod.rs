@@ -5,6 +5,7 @@ pub mod binary;
 pub mod cluster;
 pub mod content;
 pub mod cut;
+pub mod etcd;
 pub mod notes;
 pub mod patroni;
 pub mod ports;

@@ -1,14 +1,16 @@
 //! The stores, on real servers. Each client lives as in the agent: on a thread of its own, used from another runtime.
 
 mod conformance;
+mod etcd;
 mod sessions;
+mod subject;
 
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pgherd_dcs::{Acquired, Store, StoreOptions, ZooKeeperOptions, open};
+use pgherd_dcs::{Acquired, EtcdOptions, Servers, Store, StoreOptions, ZooKeeperOptions, open};
 use pgherd_ha::{Epoch, Lease, View};
 use tokio::sync::oneshot;
 
@@ -22,19 +24,19 @@ struct Client {
 }
 
 impl Client {
-    async fn start(options: ZooKeeperOptions) -> Client {
+    async fn start(options: StoreOptions) -> Client {
         let client = Client::start_unconnected(options);
         client.store.ready(LIMIT).await.expect("the server runs");
         client
     }
 
-    fn start_unconnected(options: ZooKeeperOptions) -> Client {
+    fn start_unconnected(options: StoreOptions) -> Client {
         let (stop, stopped) = oneshot::channel::<()>();
         let (hand_over, taken) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let store = open(&StoreOptions::ZooKeeper(options)).expect("good options");
+                let store = open(&options).expect("good options");
                 hand_over.send(store).expect("the test waits for it");
                 let _ = stopped.await;
             });
@@ -51,9 +53,20 @@ impl Drop for Client {
     }
 }
 
-fn options(name: &str, hosts: &[String]) -> ZooKeeperOptions {
-    ZooKeeperOptions {
-        hosts: hosts.to_vec(),
+/// On an ensemble of ZooKeeper.
+fn options(name: &str, hosts: &[String]) -> StoreOptions {
+    options_on(Servers::ZooKeeper(ZooKeeperOptions { hosts: hosts.to_vec() }), name)
+}
+
+/// On an etcd.
+fn etcd_options(name: &str, hosts: &[String]) -> StoreOptions {
+    let urls = hosts.iter().map(|host| format!("http://{host}")).collect();
+    options_on(Servers::Etcd(EtcdOptions { urls, ..EtcdOptions::default() }), name)
+}
+
+fn options_on(servers: Servers, name: &str) -> StoreOptions {
+    StoreOptions {
+        servers,
         namespace: "/service/".into(),
         scope: "my_cluster".into(),
         name: Some(name.into()),

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use pgherd_dcs::{Acquired, StoreError, ZooKeeperOptions, boot_now};
+use pgherd_dcs::{Acquired, Expect, Key, Outcome, StoreError, StoreOptions, boot_now};
 use pgherd_ha::LeaderOwner;
 
 use super::{Client, LIMIT, MEMBER, lead, load, options, renew, until};
@@ -34,7 +34,7 @@ async fn a_killed_agents_session_is_taken_up_by_the_next() {
     let server = ZooKeeperServer::start();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file: PathBuf = directory.path().join("session");
-    let with_file = || ZooKeeperOptions { session_file: Some(file.clone()), ..options("one", &[server.address()]) };
+    let with_file = || StoreOptions { session_file: Some(file.clone()), ..options("one", &[server.address()]) };
     let first = Client::start(with_file()).await;
     let lease = lead(&first).await;
     until("session file", LIMIT, async || file.exists().then_some(())).await;
@@ -72,14 +72,14 @@ async fn a_follower_without_its_quorum_renews_nothing() {
     let leader = ensemble.leader();
     let follower = (leader + 1) % 3;
     // This client knows only the follower, as if the network had cut the others off for it, too.
-    let one = Client::start(ZooKeeperOptions {
+    let one = Client::start(StoreOptions {
         retry_timeout: Duration::from_secs(1),
         ..options("one", &[ensemble.servers[follower].address()])
     })
     .await;
     // A second one only reads: a session's reads wait for its own writes, so the first would not see the trap.
     let onlooker =
-        Client::start(ZooKeeperOptions { name: None, ..options("", &[ensemble.servers[follower].address()]) }).await;
+        Client::start(StoreOptions { name: None, ..options("", &[ensemble.servers[follower].address()]) }).await;
     let lease = lead(&one).await;
     assert!(renew(&one, lease.epoch).await.is_some());
     for at in (0..3).filter(|at| *at != follower) {
@@ -177,8 +177,7 @@ async fn a_server_frozen_for_three_seconds_costs_nothing() {
 #[tokio::test]
 async fn a_server_that_lost_its_data_gets_its_client_back() {
     let mut server = ZooKeeperServer::start();
-    let one =
-        Client::start(ZooKeeperOptions { ttl: Duration::from_secs(2), ..options("one", &[server.address()]) }).await;
+    let one = Client::start(StoreOptions { ttl: Duration::from_secs(2), ..options("one", &[server.address()]) }).await;
     let lease = lead(&one).await;
     for _ in 0..20 {
         renew(&one, lease.epoch).await.expect("it is ours");
@@ -189,4 +188,30 @@ async fn a_server_that_lost_its_data_gets_its_client_back() {
     let view = until("load", LIMIT, async || one.store.load().await.ok()).await;
     assert_eq!(view.leader, None);
     lead(&one).await;
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_no_connection_after_a_while() {
+    let server = ZooKeeperServer::start();
+    let one = Client::start(StoreOptions {
+        retry_timeout: Duration::from_millis(500),
+        ..options("one", &[server.address()])
+    })
+    .await;
+    server.sigstop();
+    let error = until("lost connection", LIMIT, async || {
+        one.store.write(Key::Sync, b"{}", Expect::Any).await.err().filter(|error| error.outcome == Outcome::NotDone)
+    })
+    .await;
+    assert!(error.cause.contains("no connection"), "{error}");
+    server.sigcont();
+}
+
+#[tokio::test]
+async fn two_ticks_are_the_least_and_one_is_taken_off() {
+    let server = ZooKeeperServer::start();
+    let options = options("one", &[server.address()]);
+    let one = Client::start(StoreOptions { ttl: Duration::from_secs(1), ..options }).await;
+    let lease = lead(&one).await;
+    assert_eq!((lease.granted, lease.end()), (Duration::from_secs(4), lease.sent + Duration::from_secs(2)));
 }

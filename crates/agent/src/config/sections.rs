@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use pgherd_dcs::{StoreOptions, ZooKeeperOptions};
+use pgherd_dcs::{EtcdOptions, Servers, StoreOptions, ZooKeeperOptions};
 use serde_json::{Map, Value};
 
 use super::address::Address;
@@ -253,13 +253,14 @@ pub struct ZooKeeper {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
     ZooKeeper(ZooKeeper),
+    Etcd(EtcdOptions),
 }
 
 /// Sections of stores in the order in which Patroni looks for them, and whether pgherd speaks to that store.
 const STORES: [(&str, bool); 7] = [
     ("consul", false),
     ("etcd", false),
-    ("etcd3", false),
+    ("etcd3", true),
     ("exhibitor", false),
     ("kubernetes", false),
     ("raft", false),
@@ -272,13 +273,20 @@ impl Store {
         if found.is_none() {
             let other = STORES.iter().find(|(name, _)| tree.0.get(name).is_some());
             problems.push(match other {
+                Some(("etcd", _)) => Problem::error(
+                    "etcd",
+                    "this is the API of etcd's version 2, which etcd has given up; rename the section to `etcd3`",
+                ),
                 Some((name, _)) => Problem::error(
                     *name,
-                    "pgherd does not speak to this store; name a ZooKeeper under `zookeeper.hosts`",
+                    "pgherd does not speak to this store; name a ZooKeeper under `zookeeper.hosts`, or an etcd under `etcd3.hosts`",
                 ),
-                None => Problem::error("", "no store is configured; add a section `zookeeper` with its `hosts`"),
+                None => Problem::error("", "no store is configured; add a section `zookeeper` or `etcd3` with its `hosts`"),
             });
             return None;
+        }
+        if found.is_some_and(|(name, _)| *name == "etcd3") {
+            return Store::read_etcd(tree, problems);
         }
         let hosts = tree.texts("zookeeper.hosts");
         if hosts.is_empty() && tree.written("zookeeper").is_some() {
@@ -295,18 +303,35 @@ impl Store {
         Some(Store::ZooKeeper(ZooKeeper { hosts: addresses }))
     }
 
+    fn read_etcd(tree: &Tree<'_>, problems: &mut Problems) -> Option<Store> {
+        match EtcdOptions::from_section(&tree.map_of("etcd3")) {
+            Ok(options) => Some(Store::Etcd(options)),
+            Err(error) => {
+                let path = format!("etcd3.{}", error.key);
+                problems.push(Problem::error(path.trim_end_matches('.'), error.cause));
+                None
+            }
+        }
+    }
+
     /// How the client of this store is opened for this member.
     pub fn options(&self, config: &Config, timing: &Timing, session_file: Option<PathBuf>) -> StoreOptions {
-        let Store::ZooKeeper(zookeeper) = self;
-        StoreOptions::ZooKeeper(ZooKeeperOptions {
-            hosts: zookeeper.hosts.iter().map(ToString::to_string).collect(),
+        let servers = match self {
+            Store::ZooKeeper(zookeeper) => {
+                let hosts = zookeeper.hosts.iter().map(ToString::to_string).collect();
+                Servers::ZooKeeper(ZooKeeperOptions { hosts })
+            }
+            Store::Etcd(options) => Servers::Etcd(options.clone()),
+        };
+        StoreOptions {
+            servers,
             namespace: config.namespace.clone(),
             scope: config.scope.clone(),
             name: Some(config.name.clone()),
             ttl: timing.ttl,
             retry_timeout: timing.retry_timeout,
             session_file,
-        })
+        }
     }
 }
 

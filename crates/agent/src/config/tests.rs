@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use pgherd_dcs::StoreOptions;
+use pgherd_dcs::Servers;
 use pgherd_ha::Role;
 use proptest::prelude::*;
 use serde_json::json;
@@ -45,7 +45,7 @@ fn the_lab_s_file_loads_unchanged_and_without_a_warning() {
     assert_eq!(config.namespace, "service");
     assert_eq!(config.restapi.listen.to_string(), "pg-slave:8008");
     assert_eq!(config.restapi.url(), "http://pg-slave:8008/patroni");
-    let Store::ZooKeeper(zookeeper) = &config.store;
+    let Store::ZooKeeper(zookeeper) = &config.store else { panic!("{:?}", config.store) };
     assert_eq!(zookeeper.hosts, ["zoo:2181".parse().expect("an address")]);
     assert_eq!(config.node.listen.hosts, ["0.0.0.0"]);
     assert_eq!(config.node.connect_address.to_string(), "pg-slave:5432");
@@ -84,12 +84,13 @@ fn a_full_file() {
     let login = config.ctl.authentication.as_ref().expect("that of the REST API");
     assert_eq!((login.username.as_str(), login.password.expose()), ("admin", "secret one"));
     assert_eq!(config.ctl.cacert, Some(PathBuf::from("/etc/ssl/ca.pem")));
-    let Store::ZooKeeper(zookeeper) = &config.store;
+    let Store::ZooKeeper(zookeeper) = &config.store else { panic!("{:?}", config.store) };
     let hosts: Vec<String> = zookeeper.hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["zoo1:2181", "zoo2:2181", "[fd00::3]:2182"]);
     let timing = Timing::of_pgherd(HERD);
-    let StoreOptions::ZooKeeper(options) = config.store.options(&config, &timing, None);
-    assert_eq!((options.hosts, options.namespace), (hosts, "service".to_owned()));
+    let options = config.store.options(&config, &timing, None);
+    let Servers::ZooKeeper(servers) = options.servers else { panic!("{:?}", options.servers) };
+    assert_eq!((servers.hosts, options.namespace), (hosts, "service".to_owned()));
     assert_eq!((options.name.as_deref(), options.ttl), (Some("node-a"), timing.ttl));
     assert_eq!(config.log.level, Level::Warning);
     assert_eq!((config.log.mode, config.log.file_size), (0o640, 10 << 20));
@@ -162,7 +163,7 @@ fn the_environment_wins_over_the_file() {
     ];
     let config = load_with(LAB, &variables).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((config.name.as_str(), config.scope.as_str()), ("other", "my_cluster"));
-    let Store::ZooKeeper(zookeeper) = &config.store;
+    let Store::ZooKeeper(zookeeper) = &config.store else { panic!("{:?}", config.store) };
     assert_eq!(zookeeper.hosts, ["a:1".parse().expect("an address")]);
     assert_eq!(config.node.superuser.username, "postgres");
     assert_eq!(config.node.superuser.password, Some(Secret::new("0123")));
@@ -225,11 +226,22 @@ fn what_is_refused() {
     let consul = format!("{without_store}\nconsul: {{host: x}}\n");
     let cases = [
         ("- a\n".to_owned(), "node.yml: expected keys with values, found a list"),
-        (without_store, "no store is configured; add a section `zookeeper` with its `hosts`"),
+        (without_store.clone(), "no store is configured; add a section `zookeeper` or `etcd3` with its `hosts`"),
         (
             consul,
-            "node.yml:34:1: consul: pgherd does not speak to this store; name a ZooKeeper under `zookeeper.hosts`",
+            "node.yml:34:1: consul: pgherd does not speak to this store; name a ZooKeeper under `zookeeper.hosts`, or an \
+             etcd under `etcd3.hosts`",
         ),
+        (
+            format!("{without_store}\netcd: {{host: x}}\n"),
+            "node.yml:34:1: etcd: this is the API of etcd's version 2, which etcd has given up; rename the section to \
+             `etcd3`",
+        ),
+        (
+            format!("{without_store}\netcd3: {{protocol: https}}\n"),
+            "node.yml:34:1: etcd3: no server is named; expected `hosts`, a list of HOST:PORT (or `host`, `url`, `proxy`)",
+        ),
+        (format!("{without_store}\netcd3: {{hosts: ['a:x']}}\n"), "node.yml:34:9: etcd3.hosts: `a:x` is not HOST:PORT"),
         (LAB.replace("- zoo:2181", "- zoo:x"), "node.yml:10:7: zookeeper.hosts.0: `zoo:x` is not HOST:PORT"),
         (
             LAB.replace("    - zoo:2181", ""),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use pgherd_dcs::{Store, StoreOptions, ZooKeeperOptions};
+use pgherd_dcs::{Store, StoreOptions};
 use pgherd_ha::View;
 
 use super::document;
@@ -22,7 +22,7 @@ pub struct Access {
     /// Configuration file [default: PATRONICTL_CONFIG_FILE, else ~/.config/patroni/patronictl.yaml if it exists]
     #[arg(short, long, value_name = "FILE")]
     pub config_file: Option<PathBuf>,
-    /// The store, in place of the configured one: [zookeeper://]HOST[:PORT][/NAMESPACE] [default: DCS_URL]
+    /// The store, in place of the configured one: [zookeeper|etcd3://]HOST[:PORT][/NAMESPACE] [default: DCS_URL]
     #[arg(short, long, visible_alias = "dcs", value_name = "URL")]
     pub dcs_url: Option<String>,
     /// Do not check the certificates of the members' REST APIs
@@ -124,14 +124,14 @@ impl Context {
 /// As an onlooker: no member key, never a leader. The session's time-out only says how soon the server forgets us.
 fn open_store(settings: &Settings, cluster: &str) -> anyhow::Result<Arc<dyn Store>> {
     let store = settings.store.clone()?;
-    let options = StoreOptions::ZooKeeper(ZooKeeperOptions {
-        hosts: store.zookeeper_hosts,
+    let options = StoreOptions {
+        servers: store.servers,
         namespace: settings.namespace.clone(),
         scope: cluster.to_owned(),
         name: None,
         ttl: Duration::from_secs(10),
         retry_timeout: store.retry_timeout,
         session_file: None,
-    });
+    };
     Ok(pgherd_dcs::open(&options)?)
 }

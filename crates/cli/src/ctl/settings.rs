@@ -6,35 +6,39 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgherd_dcs::{EtcdOptions, EtcdSectionError, Servers, ZooKeeperOptions};
 use serde_json::{Map, Value};
 
 /// The stores that are known by name and not built (yet); a clear refusal instead of a connection to nowhere.
-const OTHER_STORES: [&str; 6] = ["etcd", "etcd3", "consul", "exhibitor", "kubernetes", "raft"];
+const OTHER_STORES: [&str; 5] = ["etcd", "consul", "exhibitor", "kubernetes", "raft"];
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     #[error(
         "no store is configured, so there is no cluster to talk to. Give a configuration (-c FILE, or \
-         PATRONICTL_CONFIG_FILE) with a `zookeeper` section, or the store itself (-d zookeeper://HOST:2181); \
+         PATRONICTL_CONFIG_FILE) with a section `zookeeper` or `etcd3`, or the store itself (-d zookeeper://HOST:2181); \
          `pgherd demo` starts a cluster to try and prints its -c FILE"
     )]
     NoStore,
     #[error(
-        "the store `{0}` is not supported; pgherd talks to ZooKeeper (section `zookeeper`, URL zookeeper://HOST:2181)"
+        "the store `{0}` is not supported; pgherd talks to ZooKeeper (section `zookeeper`, URL zookeeper://HOST:2181) and to \
+         etcd's version 3 (section `etcd3`, URL etcd3://HOST:2379)"
     )]
     OtherStore(String),
+    #[error("`etcd3{}{key}`: {cause}", if key.is_empty() { "" } else { "." })]
+    Etcd { key: &'static str, cause: String },
     #[error(
         "`zookeeper.{0}` is set, and pgherd cannot do that: it speaks to ZooKeeper without TLS and without credentials, and \
          does not go on without them unasked; remove the key to accept that"
     )]
     Protection(&'static str),
-    #[error("the store URL `{url}` cannot be read: {cause}; expected [zookeeper://]HOST[:PORT][/NAMESPACE]")]
+    #[error("the store URL `{url}` cannot be read: {cause}; expected [zookeeper|etcd3://]HOST[:PORT][/NAMESPACE]")]
     Url { url: String, cause: &'static str },
     #[error("`zookeeper.hosts` is {0}; expected a list of HOST:PORT, or one text with commas between them")]
     Hosts(String),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The cluster that is meant when none is named.
     pub scope: Option<String>,
@@ -43,9 +47,9 @@ pub struct Settings {
     pub rest: RestSettings,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StoreSettings {
-    pub zookeeper_hosts: Vec<String>,
+    pub servers: Servers,
     /// The deadline of one operation.
     pub retry_timeout: Duration,
 }
@@ -82,30 +86,43 @@ impl Settings {
         insecure: bool,
     ) -> Result<Settings, SettingsError> {
         let mut namespace = text(document, "namespace").unwrap_or_else(|| "service".into());
-        let hosts = match store_url {
+        let servers = match store_url {
             Some(url) => {
-                let (host, path) = parse_url(url)?;
+                let (servers, path) = parse_url(url)?;
                 namespace = path.unwrap_or(namespace);
-                Ok(vec![host])
+                Ok(servers)
             }
-            None => configured_hosts(document),
+            None => configured(document),
         };
         // One operation of a command line: long enough for an election of the ensemble, short enough to wait for.
         let retry_timeout = Duration::from_secs(10);
         Ok(Settings {
             scope: text(document, "scope"),
             namespace,
-            store: hosts.map(|zookeeper_hosts| StoreSettings { zookeeper_hosts, retry_timeout }),
+            store: servers.map(|servers| StoreSettings { servers, retry_timeout }),
             rest: rest_settings(document, insecure),
         })
     }
 }
 
-fn configured_hosts(document: &Map<String, Value>) -> Result<Vec<String>, SettingsError> {
-    let Some(section) = document.get("zookeeper") else {
-        let other = OTHER_STORES.iter().find(|name| document.contains_key(**name));
-        return Err(other.map_or(SettingsError::NoStore, |name| SettingsError::OtherStore((*name).to_owned())));
-    };
+/// The store of the document; of two the one that comes first in the alphabet, as for an agent.
+fn configured(document: &Map<String, Value>) -> Result<Servers, SettingsError> {
+    if let Some(section) = document.get("etcd3") {
+        let section = section.as_object().cloned().unwrap_or_default();
+        return EtcdOptions::from_section(&section).map(Servers::Etcd).map_err(etcd_error);
+    }
+    if let Some(section) = document.get("zookeeper") {
+        return zookeeper_hosts(section).map(|hosts| Servers::ZooKeeper(ZooKeeperOptions { hosts }));
+    }
+    let other = OTHER_STORES.iter().find(|name| document.contains_key(**name));
+    Err(other.map_or(SettingsError::NoStore, |name| SettingsError::OtherStore((*name).to_owned())))
+}
+
+fn etcd_error(EtcdSectionError { key, cause }: EtcdSectionError) -> SettingsError {
+    SettingsError::Etcd { key, cause }
+}
+
+fn zookeeper_hosts(section: &Value) -> Result<Vec<String>, SettingsError> {
     let wanted = |key: &str| match section.get(key) {
         None | Some(Value::Null) => false,
         Some(Value::Object(map)) => !map.is_empty(),
@@ -127,8 +144,8 @@ fn configured_hosts(document: &Map<String, Value>) -> Result<Vec<String>, Settin
     hosts.filter(|hosts| !hosts.is_empty()).ok_or_else(|| SettingsError::Hosts(shown()))
 }
 
-/// Host with port, and the namespace if the URL has one.
-fn parse_url(url: &str) -> Result<(String, Option<String>), SettingsError> {
+/// The store, and the namespace if the URL has one.
+fn parse_url(url: &str) -> Result<(Servers, Option<String>), SettingsError> {
     let refused = |cause| SettingsError::Url { url: url.to_owned(), cause };
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
@@ -149,12 +166,19 @@ fn parse_url(url: &str) -> Result<(String, Option<String>), SettingsError> {
         Some(8500) => "consul",
         _ => "etcd",
     });
-    if scheme != "zookeeper" {
-        return Err(SettingsError::OtherStore(scheme.to_owned()));
-    }
-    let host = if port.is_some() { address.to_owned() } else { format!("{address}:2181") };
+    let servers = match scheme {
+        "zookeeper" => {
+            let host = if port.is_some() { address.to_owned() } else { format!("{address}:2181") };
+            Servers::ZooKeeper(ZooKeeperOptions { hosts: vec![host] })
+        }
+        "etcd3" => {
+            let section = Map::from_iter([("host".to_owned(), address.into())]);
+            Servers::Etcd(EtcdOptions::from_section(&section).map_err(|_| refused("its host is none"))?)
+        }
+        other => return Err(SettingsError::OtherStore(other.to_owned())),
+    };
     let namespace = path.trim_matches('/');
-    Ok((host, (!namespace.is_empty()).then(|| namespace.to_owned())))
+    Ok((servers, (!namespace.is_empty()).then(|| namespace.to_owned())))
 }
 
 fn rest_settings(document: &Map<String, Value>, insecure: bool) -> RestSettings {
@@ -205,7 +229,10 @@ mod tests {
     }
 
     fn hosts(document: Value, url: Option<&str>) -> Result<Vec<String>, SettingsError> {
-        settings(document, url)?.store.map(|store| store.zookeeper_hosts)
+        match settings(document, url)?.store?.servers {
+            Servers::ZooKeeper(servers) => Ok(servers.hosts),
+            Servers::Etcd(servers) => Ok(servers.urls),
+        }
     }
 
     #[test]
@@ -217,12 +244,16 @@ mod tests {
         ] {
             assert_eq!(hosts(json!({"zookeeper": {"hosts": configured}}), None).expect("hosts"), expected);
         }
+        let both = json!({"zookeeper": {"hosts": ["zoo"]}, "etcd3": {"hosts": ["a:1"], "protocol": "https"}});
+        assert_eq!(hosts(both, None).expect("hosts"), ["https://a:1"]);
         for (url, expected) in [
             ("zookeeper://h:2182", "h:2182"),
             ("h:2181", "h:2181"),
             ("zookeeper://h", "h:2181"),
             ("zookeeper://[::1]", "[::1]:2181"),
             ("zookeeper://[::1]:5/x", "[::1]:5"),
+            ("etcd3://e", "http://e:2379"),
+            ("etcd3://[::1]:5/x", "http://[::1]:5"),
         ] {
             assert_eq!(hosts(json!({"etcd": {}}), Some(url)).expect(url), [expected]);
         }
@@ -233,7 +264,8 @@ mod tests {
     #[test]
     fn what_is_missing_or_foreign_is_said() {
         assert_eq!(hosts(json!({}), None), Err(SettingsError::NoStore));
-        assert_eq!(hosts(json!({"etcd3": {}}), None), Err(SettingsError::OtherStore("etcd3".into())));
+        assert_eq!(hosts(json!({"etcd": {}}), None), Err(SettingsError::OtherStore("etcd".into())));
+        assert!(matches!(hosts(json!({"etcd3": {}}), None), Err(SettingsError::Etcd { key: "", .. })));
         let protected = json!({"zookeeper": {"hosts": ["h"], "use_ssl": true}});
         assert_eq!(hosts(protected, None), Err(SettingsError::Protection("use_ssl")));
         for url in ["etcd://h", "h", "h:8500", "consul://h:2181"] {

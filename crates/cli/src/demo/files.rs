@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::launch::User;
 use super::ports::Ports;
 use super::programs::Programs;
+use super::store::StoreKind;
 
 /// The cluster's name.
 pub const SCOPE: &str = "demo";
@@ -107,7 +108,9 @@ pub fn write_all(
     user: Option<User>,
 ) -> io::Result<()> {
     make_directory(&layout.store_data(), user)?;
-    write(&layout.store_config(), &store_config(layout, ports), user)?;
+    if programs.store.kind() == StoreKind::ZooKeeper {
+        write(&layout.store_config(), &store_config(layout, ports), user)?;
+    }
     write(&layout.entry_config(), &entry_config(nodes, ports), user)?;
     write(&layout.pgpass(), &format!("*:*:*:postgres:{}\n", passwords.superuser), None)?;
     for number in 1..=nodes {
@@ -193,7 +196,7 @@ restapi:
   listen: 127.0.0.1:{rest}
   connect_address: 127.0.0.1:{rest}
 
-zookeeper:
+{section}:
   hosts:
     - 127.0.0.1:{store}
 
@@ -217,6 +220,7 @@ watchdog:
   mode: off
 ",
         rest = ports.rest(number),
+        section = programs.store.kind().section(),
         store = ports.store(),
         postgres = ports.postgres(number),
         data = quoted(&layout.node_data(&name)),
@@ -235,12 +239,13 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::programs::StoreProgram;
 
     #[test]
     fn a_nodes_file_is_yaml_whatever_the_directory_is_called() {
         let layout = Layout { directory: PathBuf::from("/a b/\"c\": #d") };
         let programs =
-            Programs { postgres: "/usr/lib/postgresql/15/bin".into(), java: "java".into(), zookeeper: "z".into() };
+            Programs { postgres: "/usr/lib/postgresql/15/bin".into(), store: StoreProgram::Etcd("e".into()) };
         let passwords = Passwords { superuser: "123e4".into(), replication: "0777".into() };
         let (ports, _claimed) = super::super::ports::free(2).expect("free ports");
         let text = node_config(&layout, 2, ports, &programs, &passwords);

@@ -1,6 +1,6 @@
 //! `pgherd demo`: a whole cluster on this machine, to try and to measure: a store, N nodes and an entrypoint.
 //!
-//! It starts the same roles that production runs (`pgherd agent`, `pgherd proxy`, Debian's ZooKeeper) as
+//! It starts the same roles that production runs (`pgherd agent`, `pgherd proxy`, Debian's ZooKeeper or etcd) as
 //! detached processes with real configuration files. Not here: faults and measuring (`drill`). Tested by
 //! `tests/it/demo.rs`.
 
@@ -15,6 +15,7 @@ pub mod progress;
 pub mod start;
 pub mod state;
 mod stop;
+pub mod store;
 mod summary;
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -26,6 +27,7 @@ use anyhow::{Context as _, bail};
 use files::Layout;
 use progress::Progress;
 use state::{State, StateError};
+use store::StoreKind;
 
 use crate::interrupts::Interrupts;
 
@@ -37,6 +39,9 @@ pub struct Arguments {
     /// How many nodes (each a PostgreSQL with its agent).
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=ports::MOST_NODES as i64))]
     nodes: u8,
+    /// The store to start.
+    #[arg(long, value_enum, default_value = "zookeeper", conflicts_with = "stop")]
+    store: StoreKind,
     /// End the running demo and remove its directory.
     #[arg(long, conflicts_with = "foreground")]
     stop: bool,
@@ -78,7 +83,7 @@ async fn start_demo(directory: &Path, arguments: &Arguments) -> anyhow::Result<E
     let mut interrupts = Interrupts::new()?;
     let (layout, _starting) = prepare(directory)?;
     let progress = Progress::new();
-    let started = interrupts.or(start::start(&layout, usize::from(arguments.nodes), &progress)).await;
+    let started = interrupts.or(start::start(&layout, usize::from(arguments.nodes), arguments.store, &progress)).await;
     let (state, members) = match started {
         Ok(started) => started,
         Err(error) => {

@@ -1,17 +1,33 @@
-//! The installed programs that a demo needs, PostgreSQL, Java and ZooKeeper, and the `apt` line for the missing ones.
+//! The installed programs that a demo needs, PostgreSQL and a store, and the `apt` line for the missing ones.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::launch::User;
+use super::store::StoreKind;
 
 /// Where the programs are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Programs {
     /// The directory of `postgres`, `initdb` and their kind.
     pub postgres: PathBuf,
-    pub java: PathBuf,
-    pub zookeeper: PathBuf,
+    pub store: StoreProgram,
+}
+
+/// What runs the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreProgram {
+    ZooKeeper { java: PathBuf, jar: PathBuf },
+    Etcd(PathBuf),
+}
+
+impl StoreProgram {
+    pub fn kind(&self) -> StoreKind {
+        match self {
+            StoreProgram::ZooKeeper { .. } => StoreKind::ZooKeeper,
+            StoreProgram::Etcd(_) => StoreKind::Etcd,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -29,23 +45,26 @@ pub enum ProgramsError {
 const POSTGRES_VERSIONS: &str = "/usr/lib/postgresql";
 const ZOOKEEPER: &str = "/usr/share/java/zookeeper.jar";
 
-/// Looks for the newest PostgreSQL, for Java and for ZooKeeper.
-pub fn find() -> Result<Programs, ProgramsError> {
+/// Looks for the newest PostgreSQL and for the store's programs.
+pub fn find(store: StoreKind) -> Result<Programs, ProgramsError> {
     let postgres = newest_postgres(Path::new(POSTGRES_VERSIONS)).or_else(pg_config);
-    let java = in_path("java");
-    let zookeeper = Path::new(ZOOKEEPER).is_file().then(|| PathBuf::from(ZOOKEEPER));
-    let packages = [
-        (postgres.is_none(), "postgresql"),
-        (java.is_none(), "default-jre-headless"),
-        (zookeeper.is_none(), "libzookeeper-java"),
-    ];
-    match (postgres, java, zookeeper) {
-        (Some(postgres), Some(java), Some(zookeeper)) => Ok(Programs { postgres, java, zookeeper }),
-        _ => {
-            let missing: Vec<&str> = packages.iter().filter(|(missing, _)| *missing).map(|(_, name)| *name).collect();
-            Err(ProgramsError::Missing(missing.join(" ")))
+    let (store, missing) = match store {
+        StoreKind::ZooKeeper => {
+            let java = in_path("java");
+            let jar = Path::new(ZOOKEEPER).is_file().then(|| PathBuf::from(ZOOKEEPER));
+            let missing = [(java.is_none(), "default-jre-headless"), (jar.is_none(), "libzookeeper-java")];
+            (java.zip(jar).map(|(java, jar)| StoreProgram::ZooKeeper { java, jar }), missing)
         }
-    }
+        StoreKind::Etcd => {
+            let etcd = in_path("etcd");
+            let missing = [(etcd.is_none(), "etcd-server"), (false, "")];
+            (etcd.map(StoreProgram::Etcd), missing)
+        }
+    };
+    let missing = [(postgres.is_none(), "postgresql")].into_iter().chain(missing);
+    let missing: Vec<&str> = missing.filter(|(missing, _)| *missing).map(|(_, name)| name).collect();
+    let found = postgres.zip(store).map(|(postgres, store)| Programs { postgres, store });
+    found.ok_or_else(|| ProgramsError::Missing(missing.join(" ")))
 }
 
 /// Debian keeps each major version in a directory of its own.

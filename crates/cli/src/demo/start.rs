@@ -17,8 +17,9 @@ use super::processes::own_program;
 use super::programs::{self, Programs};
 use super::progress::Progress;
 use super::state::{Node, State};
+use super::store::{self, StoreKind};
 
-/// ZooKeeper needs 0.3 s on an idle laptop, a few seconds on a very busy one.
+/// A store needs 0.3 s on an idle laptop, a few seconds on a very busy one.
 const STORE_DEADLINE: Duration = Duration::from_secs(30);
 /// initdb, the election and the first write take 2 to 4 s; an old disk may need much more.
 const FIRST_WRITE_DEADLINE: Duration = Duration::from_secs(90);
@@ -28,8 +29,13 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Writes the files, starts everything and returns once all members are healthy. The state is kept up to date from
 /// before the first process on, so that whoever cleans up finds what was started.
-pub async fn start(layout: &Layout, nodes: usize, progress: &Progress) -> anyhow::Result<(State, Vec<Member>)> {
-    let programs = programs::find()?;
+pub async fn start(
+    layout: &Layout,
+    nodes: usize,
+    store: StoreKind,
+    progress: &Progress,
+) -> anyhow::Result<(State, Vec<Member>)> {
+    let programs = programs::find(store)?;
     let user = programs::server_user()?;
     if user.is_some() {
         check_reachable(&layout.directory)?;
@@ -40,7 +46,7 @@ pub async fn start(layout: &Layout, nodes: usize, progress: &Progress) -> anyhow
     files::write_all(layout, nodes, ports, &programs, &passwords, user)
         .with_context(|| format!("writing the configuration to {} failed", layout.directory.display()))?;
 
-    let mut state = describe(layout, nodes, ports);
+    let mut state = describe(layout, nodes, store, ports);
     state.save()?;
     start_store(&mut state, &programs, user, progress).await?;
     start_agents_and_entry(&mut state, user, progress)?;
@@ -66,7 +72,7 @@ fn check_reachable(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn describe(layout: &Layout, nodes: usize, ports: Ports) -> State {
+fn describe(layout: &Layout, nodes: usize, store_kind: StoreKind, ports: Ports) -> State {
     let node = |number| {
         let name = node_name(number);
         Node {
@@ -83,6 +89,7 @@ fn describe(layout: &Layout, nodes: usize, ports: Ports) -> State {
         entry_port: ports.entry(),
         stats_port: ports.stats(),
         store_port: ports.store(),
+        store_kind,
         complete: false,
         store: None,
         entry: None,
@@ -96,43 +103,27 @@ async fn start_store(
     user: Option<User>,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let layout = state.layout();
-    progress.doing("starting the store (ZooKeeper)");
+    let (layout, kind, port) = (state.layout(), state.store_kind, state.store_port);
+    progress.doing(&format!("starting the store ({kind})"));
+    let (program, arguments) = store::command(&programs.store, &layout, port);
     let launch = Launch {
         name: "store".into(),
-        program: programs.java.clone(),
-        arguments: store_arguments(programs, &layout.store_config()),
+        program: program.into(),
+        arguments,
         log: layout.log("store"),
         directory: layout.directory.clone(),
         node: None,
         user,
     };
-    let store = launch.start().context("starting ZooKeeper failed")?;
+    let store = launch.start().with_context(|| format!("starting {kind} failed"))?;
     state.store = Some(store);
     state.save()?;
-    let port = state.store_port;
     reached(state, STORE_DEADLINE, "the store answers", async || {
         tokio::net::TcpStream::connect(("127.0.0.1", port)).await.map(drop).map_err(|error| error.to_string())
     })
     .await?;
-    progress.done(&format!("store       ZooKeeper on port {port}"));
+    progress.done(&format!("store       {kind} on port {port}"));
     Ok(())
-}
-
-/// A small heap and a quick start: this store holds a few kilobytes.
-fn store_arguments(programs: &Programs, config: &Path) -> Vec<String> {
-    let logging = "/usr/share/java/slf4j-simple.jar";
-    let mut class_path = programs.zookeeper.display().to_string();
-    if Path::new(logging).is_file() {
-        class_path = format!("{class_path}:{logging}");
-    }
-    let options = ["-Xmx96m", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:+UseSerialGC", "-XX:-UsePerfData"];
-    let mut arguments: Vec<String> = options.map(str::to_owned).into();
-    arguments.push("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn".into());
-    arguments.extend(["-cp".into(), class_path]);
-    arguments.push("org.apache.zookeeper.server.ZooKeeperServerMain".into());
-    arguments.push(config.display().to_string());
-    arguments
 }
 
 fn start_agents_and_entry(state: &mut State, user: Option<User>, progress: &Progress) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Layout};
 use super::launch::Process;
+use super::store::StoreKind;
 
 /// Everything of one demo. It holds no password; that is in the `pgpass` file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub struct State {
     pub entry_port: u16,
     pub stats_port: u16,
     pub store_port: u16,
+    #[serde(default)]
+    pub store_kind: StoreKind,
     /// The start reached its end: everything was started, and all members were healthy.
     #[serde(default)]
     pub complete: bool,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd_dcs::{Store, StoreOptions, ZooKeeperOptions};
+use pgherd_dcs::{Servers, Store, StoreOptions};
 use pgherd_ha::Epoch;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -23,16 +23,16 @@ pub struct KeyWatch {
 
 impl KeyWatch {
     /// Notes the leader's epoch and begins to look; `None` if the store shows no leader.
-    pub async fn start(store_port: u16, scope: &str) -> Option<KeyWatch> {
-        let options = StoreOptions::ZooKeeper(ZooKeeperOptions {
-            hosts: vec![format!("127.0.0.1:{store_port}")],
+    pub async fn start(servers: Servers, scope: &str) -> Option<KeyWatch> {
+        let options = StoreOptions {
+            servers,
             namespace: "service".into(),
             scope: scope.to_owned(),
             name: None,
             ttl: Duration::from_secs(10),
             retry_timeout: Duration::from_secs(3),
             session_file: None,
-        });
+        };
         let store = pgherd_dcs::open(&options).ok()?;
         let epoch = store.load().await.ok()?.leader?.epoch;
         let (sender, freed) = watch::channel(None);

@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::link::{Call, CallError, Calls, Signs};
-use super::wire::{self, Connected, Garbled, Password};
+use super::wire::{self, Connected, Garbled};
 use crate::boot_now;
+use crate::session_file::Password;
 
 /// Bytes that wait for a server that does not read; beyond it no further request is taken from the queue.
 const MAX_UNWRITTEN: usize = 4 << 20;

@@ -13,7 +13,6 @@ mod lease;
 mod link;
 mod load;
 mod session;
-mod session_file;
 mod wire;
 mod write;
 
@@ -32,29 +31,19 @@ use tokio::time::timeout;
 use self::link::{CallError, Link};
 use self::session::{Keeper, Shared};
 use crate::layout::Layout;
-use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, Written};
+use crate::session_file;
+use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written};
 
 /// How long an operation waits for a connection before it fails: about what moving to another server of the ensemble takes.
 const RECONNECT: Duration = Duration::from_millis(200);
 
 const DEFAULT_PORT: u16 = 2181;
 
-/// Where the servers are, whose keys are wanted, and by whom.
+/// Where an ensemble is.
 #[derive(Clone, Debug)]
 pub struct ZooKeeperOptions {
     /// `host`, `host:port` or `[address]:port`.
     pub hosts: Vec<String>,
-    /// `service` by default in the interface.
-    pub namespace: String,
-    pub scope: String,
-    /// The name of this node. `None` for an onlooker (the command line), which has no member key and never leads.
-    pub name: Option<String>,
-    /// The session time-out to ask for; the server grants between 2 and 20 of its ticks.
-    pub ttl: Duration,
-    /// The deadline of each operation.
-    pub retry_timeout: Duration,
-    /// Keeps the session's identity (mode 0600) for the next process of this node.
-    pub session_file: Option<PathBuf>,
 }
 
 /// One node's client.
@@ -78,8 +67,8 @@ impl ZooKeeper {
     ///
     /// Must be called on the runtime that is to keep the session (the lease thread's); the operations work from every
     /// runtime that has timers. Fails on hosts and names that can never work.
-    pub fn connect(options: &ZooKeeperOptions) -> Result<ZooKeeper, StoreError> {
-        let display = format!("zookeeper {}", options.hosts.join(","));
+    pub fn connect(servers: &ZooKeeperOptions, options: &StoreOptions) -> Result<ZooKeeper, StoreError> {
+        let display = format!("zookeeper {}", servers.hosts.join(","));
         let refused = |cause: String| StoreError {
             store: display.clone(),
             operation: "connect".into(),
@@ -87,7 +76,7 @@ impl ZooKeeper {
             outcome: Outcome::NotDone,
             retry: false,
         };
-        let hosts: Result<Vec<String>, String> = options.hosts.iter().map(|host| with_port(host)).collect();
+        let hosts: Result<Vec<String>, String> = servers.hosts.iter().map(|host| with_port(host)).collect();
         let hosts = hosts.map_err(&refused)?;
         if hosts.is_empty() {
             return Err(refused("no host is configured; name at least one in `zookeeper.hosts`".into()));

@@ -14,9 +14,9 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Broken, Connection, Hello};
 use super::link::{Calls, Link};
-use super::session_file::{self, Identity};
 use super::wire::Garbled;
 use crate::boot_now;
+use crate::session_file::{self, Identity};
 
 /// Between two tries. A server that is restarted within a session's time must find us back at once, and five tries a
 /// second from each node are nothing to it.

@@ -4,6 +4,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::session_file::Password;
+
 /// A frame of a server is at most this long: its own limit (`jute.maxbuffer`, 1 MB by default) with room for a raised one.
 pub const MAX_FRAME: usize = 16 << 20;
 
@@ -24,16 +26,6 @@ pub struct Stat {
 }
 
 const STAT_LEN: usize = 68;
-
-/// The secret of a session: whoever has it can act as its owner. Never printed.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Password(pub Vec<u8>);
-
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password(hidden)")
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request<'a> {

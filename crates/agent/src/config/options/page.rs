@@ -85,7 +85,7 @@ fn heading(setting: &Setting) -> &'static str {
             debug_assert!(!name.is_empty());
             "The member"
         }
-        ("consul" | "exhibitor" | "kubernetes" | "raft" | "citus", _) => "Not in pgherd",
+        ("consul" | "etcd" | "exhibitor" | "kubernetes" | "raft" | "citus", _) => "Not in pgherd",
         (name, _) => name,
     }
 }
@@ -98,7 +98,7 @@ pub fn example() -> String {
     );
     // Alternatives of a whole section (two stores of one shape) would make a wrong file.
     let shown = |setting: &&Setting| {
-        setting.scope != Scope::Dynamic && heading(setting) != "Not in pgherd" && !setting.path.starts_with("etcd")
+        setting.scope != Scope::Dynamic && heading(setting) != "Not in pgherd" && !setting.path.starts_with("etcd3")
     };
     let mut lines = Vec::new();
     for setting in OPTIONS.iter().filter(shown) {

@@ -11,14 +11,24 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::wire::Password;
+/// The secret of a session: whoever has it can act as its owner. Never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Password(pub Vec<u8>);
 
-/// A session of the server.
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(hidden)")
+    }
+}
+
+/// A session of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// The session of ZooKeeper, or the lease of etcd.
     pub id: i64,
+    /// Empty on etcd, where the number is the secret.
     pub password: Password,
-    /// What was granted when it was created: what a restarted server gives it until it hears from us.
+    /// What was granted when it was created: what a restarted ZooKeeper gives it until it hears from us.
     pub created_with: Duration,
 }
 

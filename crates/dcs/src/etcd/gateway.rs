@@ -1,0 +1,385 @@
+//! Calls of the JSON gateway: which server, how long, who we are, and what is known of a call that failed.
+//!
+//! A call goes to the server that answered last. One that could not have been carried out is tried on the next server; so is one whose
+//! answer is lost if doing it twice is as good as once. Everything runs on the runtime of [`Gateway::new`], the lease thread's, whoever
+//! calls: else a pooled connection would hang when the thread that opened it does.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Client, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::servers::{EtcdOptions, EtcdPassword};
+use super::wire::{Credentials, Refusal, TokenAnswer, VersionAnswer};
+
+/// A load of the largest cluster is some hundred kilobytes.
+const LARGEST_ANSWER: usize = 16 << 20;
+
+/// The shortest time for one attempt: a busy server needs that long.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// Attempts of one call after a refused token: a new one, and one more in case it was of a server that has just gone.
+const LOGINS: usize = 2;
+
+/// Why a call has no good answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It was not carried out, since no server was reached.
+    #[error("{0}")]
+    NotSent(String),
+    /// It was sent, and no verdict came back.
+    #[error("{0}")]
+    Lost(String),
+    #[error("the lease is gone")]
+    NoLease,
+    /// The credentials were not accepted, or the token that they gave is not good any more.
+    #[error("{0}")]
+    Unauthenticated(String),
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl CallError {
+    /// Whether the same call can succeed later: not after a verdict, unless it is on the lease (a new one is on its way).
+    pub fn may_pass(&self) -> bool {
+        matches!(self, CallError::NotSent(_) | CallError::Lost(_) | CallError::NoLease)
+    }
+
+    /// What comes after a step that was carried out: the whole may have been.
+    pub fn after_a_write(self) -> CallError {
+        match self {
+            CallError::NotSent(why) | CallError::Unauthenticated(why) | CallError::Refused(why) => CallError::Lost(why),
+            CallError::NoLease => CallError::Lost(CallError::NoLease.to_string()),
+            lost @ CallError::Lost(_) => lost,
+        }
+    }
+}
+
+/// Whether a call whose answer is lost may be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    Yes,
+    No,
+}
+
+/// The way to the servers, shared by everything of one client.
+#[derive(Debug)]
+pub struct Gateway {
+    http: Client,
+    runtime: Handle,
+    credentials: Option<(String, EtcdPassword)>,
+    token: Mutex<Option<HeaderValue>>,
+    servers: Mutex<Servers>,
+    /// The server that is used now; the watch goes with it.
+    current: watch::Sender<Arc<str>>,
+    attempt: Duration,
+}
+
+#[derive(Debug)]
+struct Servers {
+    /// `http://host:port`, never empty.
+    urls: Vec<Arc<str>>,
+    at: usize,
+    /// `/v3`, once a server has said its version.
+    prefix: Option<&'static str>,
+}
+
+impl Gateway {
+    pub fn new(options: &EtcdOptions, retry_timeout: Duration) -> Result<Gateway, String> {
+        // An error only says that somebody installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let urls: Vec<Arc<str>> = options.urls.iter().map(|url| url.as_str().into()).collect();
+        let first = urls.first().ok_or("no host is configured; name at least one in `etcd3.hosts`")?.clone();
+        let servers = u32::try_from(urls.len()).unwrap_or(u32::MAX);
+        let attempt = (retry_timeout / servers).max(SHORTEST_ATTEMPT).min(retry_timeout);
+        // A proxy for the web must not see calls inside the cluster. A server that is not there must leave time for another.
+        let builder =
+            Client::builder().no_proxy().connect_timeout(attempt * 3 / 4).tcp_keepalive(Duration::from_secs(5));
+        Ok(Gateway {
+            http: options
+                .tls(builder)?
+                .build()
+                .map_err(|error| format!("TLS cannot be set up: {}", last_cause(&error)))?,
+            runtime: Handle::current(),
+            credentials: options.username.clone().zip(options.password.clone()),
+            token: Mutex::new(None),
+            servers: Mutex::new(Servers { urls, at: 0, prefix: None }),
+            current: watch::Sender::new(first),
+            attempt,
+        })
+    }
+
+    /// The server that is used now, and every change of it.
+    pub fn server(&self) -> watch::Receiver<Arc<str>> {
+        self.current.subscribe()
+    }
+
+    /// Another server is to be used than this one, which does not answer.
+    pub fn leave(&self, server: &Arc<str>) {
+        let mut servers = self.servers.lock().expect("nobody panics while holding this lock");
+        if servers.urls[servers.at] == *server {
+            servers.at = (servers.at + 1) % servers.urls.len();
+            let next = servers.urls[servers.at].clone();
+            self.current.send_replace(next);
+        }
+    }
+
+    /// Calls `method` (`kv/range`) and reads its answer.
+    pub async fn call<A>(self: &Arc<Self>, method: &'static str, body: Value, again: Again) -> Result<A, CallError>
+    where
+        A: DeserializeOwned + Send + 'static,
+    {
+        let gateway = self.clone();
+        let call = async move { gateway.call_here(method, &body, again).await };
+        match Dropped(self.runtime.spawn(call)).join().await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Lost("this client has ended".into())),
+        }
+    }
+
+    async fn call_here<A: DeserializeOwned>(&self, method: &str, body: &Value, again: Again) -> Result<A, CallError> {
+        let mut attempts = self.servers.lock().expect("nobody panics while holding this lock").urls.len();
+        let mut logins = LOGINS;
+        loop {
+            let server = self.current.borrow().clone();
+            let error = match self.attempt(&server, method, body).await {
+                Ok(bytes) => return read(&server, &bytes),
+                Err(error) => error,
+            };
+            match &error {
+                CallError::NotSent(_) => self.leave(&server),
+                CallError::Lost(_) => {
+                    self.leave(&server);
+                    if again == Again::No {
+                        return Err(error);
+                    }
+                }
+                // It was refused before anything was done.
+                CallError::Unauthenticated(_) if logins > 0 && self.credentials.is_some() => {
+                    logins -= 1;
+                    self.forget_token();
+                    continue;
+                }
+                _ => return Err(error),
+            }
+            attempts -= 1;
+            if attempts == 0 {
+                return Err(error);
+            }
+        }
+    }
+
+    /// One call of one server.
+    async fn attempt(&self, server: &Arc<str>, method: &str, body: &Value) -> Result<Vec<u8>, CallError> {
+        let prefix = self.prefix(server).await?;
+        let token = self.token(server, prefix).await?;
+        let mut request = self.http.post(format!("{server}{prefix}/{method}")).timeout(self.attempt).json(body);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        verdict(server, request.send().await.map_err(|error| failed(server, &error))?).await
+    }
+
+    /// Begins a watch on the server that is used now; the answer's body goes on until it ends.
+    pub async fn open_watch(&self, server: &Arc<str>, body: &Value) -> Result<Response, CallError> {
+        let begin = async {
+            let prefix = self.prefix(server).await?;
+            let mut request = self.http.post(format!("{server}{prefix}/watch")).json(body);
+            if let Some(token) = self.token(server, prefix).await? {
+                request = request.header(AUTHORIZATION, token);
+            }
+            request.send().await.map_err(|error| failed(server, &error))
+        };
+        let response = tokio::time::timeout(self.attempt, begin).await;
+        let response = response.map_err(|_| CallError::Lost(format!("{server}: no answer")))??;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        verdict(server, response).await?;
+        Err(CallError::Refused(format!("{server}: it does not watch")))
+    }
+
+    /// Where the gateway is: servers of different versions have it in different places.
+    async fn prefix(&self, server: &Arc<str>) -> Result<&'static str, CallError> {
+        if let Some(prefix) = self.servers.lock().expect("nobody panics while holding this lock").prefix {
+            return Ok(prefix);
+        }
+        let request = self.http.get(format!("{server}/version")).timeout(self.attempt);
+        // Nothing was asked to be done yet.
+        let unsent = |error: CallError| match error {
+            CallError::Lost(why) => CallError::NotSent(why),
+            other => other,
+        };
+        let response = request.send().await.map_err(|error| unsent(failed(server, &error)))?;
+        let bytes = verdict(server, response).await.map_err(unsent)?;
+        let version: VersionAnswer = read(server, &bytes).map_err(unsent)?;
+        let prefix = prefix_of(&version.etcdcluster).or_else(|| prefix_of(&version.etcdserver)).ok_or_else(|| {
+            CallError::Refused(format!("{server}: it is no etcd of version 3 (it says `{}`)", version.etcdserver))
+        })?;
+        self.servers.lock().expect("nobody panics while holding this lock").prefix = Some(prefix);
+        Ok(prefix)
+    }
+
+    /// The token of our user, asked for if there is none; `None` without credentials or where the store wants none.
+    async fn token(&self, server: &Arc<str>, prefix: &str) -> Result<Option<HeaderValue>, CallError> {
+        let Some((name, password)) = &self.credentials else { return Ok(None) };
+        if let Some(token) = self.token.lock().expect("nobody panics while holding this lock").clone() {
+            return Ok(Some(token));
+        }
+        let body = Credentials { name, password: &password.0 };
+        let request = self.http.post(format!("{server}{prefix}/auth/authenticate")).timeout(self.attempt).json(&body);
+        let unsent = |error: CallError| match error {
+            CallError::Lost(why) => CallError::NotSent(why),
+            CallError::Refused(why) => {
+                CallError::Refused(format!("{why}; check `etcd3.username` and `etcd3.password`"))
+            }
+            other => other,
+        };
+        let response = request.send().await.map_err(|error| unsent(failed(server, &error)))?;
+        let bytes = match verdict(server, response).await {
+            Err(CallError::Refused(why)) if why.contains("authentication is not enabled") => return Ok(None),
+            answer => answer.map_err(unsent)?,
+        };
+        let answer: TokenAnswer = read(server, &bytes)?;
+        let mut token = HeaderValue::from_str(&answer.token)
+            .map_err(|_| CallError::Refused(format!("{server}: its token cannot be sent")))?;
+        token.set_sensitive(true);
+        *self.token.lock().expect("nobody panics while holding this lock") = Some(token.clone());
+        Ok(Some(token))
+    }
+
+    pub fn forget_token(&self) {
+        *self.token.lock().expect("nobody panics while holding this lock") = None;
+    }
+}
+
+/// A call whose caller has gone is not gone on with.
+struct Dropped<T>(JoinHandle<T>);
+
+impl<T> Dropped<T> {
+    async fn join(&mut self) -> Result<T, tokio::task::JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl<T> Drop for Dropped<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The gateway's place in a version, as Patroni chooses it.
+fn prefix_of(version: &str) -> Option<&'static str> {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next()?.ok()?, numbers.next()?.ok()?) {
+        (3, 0..=2) => Some("/v3alpha"),
+        (3, 3) => Some("/v3beta"),
+        (major, _) if major >= 3 => Some("/v3"),
+        _ => None,
+    }
+}
+
+/// What is known when no answer has come.
+fn failed(server: &str, error: &reqwest::Error) -> CallError {
+    let text = format!("{server}: {}", last_cause(error));
+    if error.is_connect() || error.is_builder() { CallError::NotSent(text) } else { CallError::Lost(text) }
+}
+
+/// The last of the causes says what happened; those above it only where.
+fn last_cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+/// The body of a good answer, or what the server said instead.
+async fn verdict(server: &str, mut response: Response) -> Result<Vec<u8>, CallError> {
+    let status = response.status();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failed(server, &error))? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LARGEST_ANSWER {
+            return Err(CallError::Refused(format!("{server}: the answer has more than {LARGEST_ANSWER} bytes")));
+        }
+    }
+    if status == StatusCode::OK { Ok(bytes) } else { Err(refusal(server, status, &bytes)) }
+}
+
+/// The codes are gRPC's. Those of a failure inside the server or on its way to the quorum are no verdict.
+fn refusal(server: &str, status: StatusCode, body: &[u8]) -> CallError {
+    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
+    let said = if refusal.message.is_empty() { refusal.error } else { refusal.message };
+    let mut text = format!("{server}: ");
+    // Writing to a text cannot fail.
+    let _ = if said.is_empty() { write!(text, "HTTP status {status}") } else { write!(text, "{said}") };
+    match (refusal.code, status) {
+        (5, _) if said.contains("lease not found") => CallError::NoLease,
+        (16, _) | (_, StatusCode::UNAUTHORIZED) => CallError::Unauthenticated(text),
+        // Somebody has changed the users since our token was given.
+        (3, _) if said.contains("auth store is old") || said.contains("auth token") => CallError::Unauthenticated(text),
+        (3 | 5 | 6 | 7 | 8 | 9 | 11 | 12, _) => CallError::Refused(text),
+        (0, StatusCode::NOT_FOUND) => {
+            CallError::Refused(format!("{text}; it has no JSON gateway (--enable-grpc-gateway)"))
+        }
+        _ => CallError::Lost(text),
+    }
+}
+
+fn read<A: DeserializeOwned>(server: &str, bytes: &[u8]) -> Result<A, CallError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| CallError::Lost(format!("{server}: its answer cannot be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateways_place_depends_on_the_version() {
+        for (version, expected) in [
+            ("3.0.4", Some("/v3alpha")),
+            ("3.3.27", Some("/v3beta")),
+            ("3.4.0", Some("/v3")),
+            ("3.6.1", Some("/v3")),
+            ("4.0", Some("/v3")),
+            ("2.3.8", None),
+            ("not_decided", None),
+            ("", None),
+        ] {
+            assert_eq!(prefix_of(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn only_a_verdict_is_taken_for_one() {
+        let lost = CallError::Lost(String::new());
+        let refused = CallError::Refused(String::new());
+        let unauthenticated = CallError::Unauthenticated(String::new());
+        for (status, body, expected) in [
+            (503, r#"{"error":"etcdserver: request timed out","code":14}"#, &lost),
+            (503, r#"{"error":"etcdserver: no leader","code":14}"#, &lost),
+            (504, r#"{"message":"context deadline exceeded","code":4}"#, &lost),
+            (500, r#"{"message":"x","code":13}"#, &lost),
+            (502, "<html>", &lost),
+            (400, r#"{"message":"etcdserver: request is too large","code":3}"#, &refused),
+            (404, r#"{"message":"etcdserver: requested lease not found","code":5}"#, &CallError::NoLease),
+            (404, "Not Found", &refused),
+            (403, r#"{"message":"etcdserver: permission denied","code":7}"#, &refused),
+            (401, r#"{"message":"etcdserver: invalid auth token","code":16}"#, &unauthenticated),
+            (400, r#"{"message":"etcdserver: revision of auth store is old","code":3}"#, &unauthenticated),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let found = refusal("s", status, body.as_bytes());
+            assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(expected), "{body}: {found:?}");
+        }
+    }
+}

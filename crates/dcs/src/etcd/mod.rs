@@ -1,0 +1,324 @@
+//! etcd (version 3) as a store: one lease, the cluster's keys, one watch, through etcd's JSON gateway as Patroni uses it.
+//!
+//! Versions are revisions of the store, so none is 0. What proves a lease is in `lease`. Tested on real servers in
+//! `tests/it/store/`.
+
+mod gateway;
+mod keys;
+mod lease;
+mod load;
+mod servers;
+mod session;
+mod watch;
+mod wire;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pgherd_ha::{Epoch, Lease, View};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::gateway::{Again, CallError, Gateway};
+use self::lease::{MemberKey, Place};
+pub use self::servers::{EtcdOptions, EtcdPassword, SectionError as EtcdSectionError};
+use self::session::{Keeper, SessionCell};
+use self::wire::Header;
+use crate::layout::Layout;
+use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written};
+
+/// How long an operation waits for a lease before it fails: about what moving to another server takes.
+const RECONNECT: Duration = Duration::from_millis(500);
+
+/// Between two questions whether a server answers.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// One node's client.
+#[derive(Debug)]
+pub struct Etcd {
+    client: Arc<Client>,
+    tasks: Vec<AbortHandle>,
+    session_file: Option<PathBuf>,
+}
+
+/// What the operations and the tasks share.
+#[derive(Debug)]
+struct Client {
+    /// `etcd http://a:2379,http://b:2379`, for messages.
+    display: String,
+    layout: Layout,
+    name: Option<String>,
+    retry_timeout: Duration,
+    gateway: Arc<Gateway>,
+    session: SessionCell,
+    /// The lease time that was last asked for, in seconds.
+    asked_for: AtomicU64,
+    member: Mutex<MemberKey>,
+    /// Held by whoever writes the member key.
+    member_turn: tokio::sync::Mutex<()>,
+    /// Where the newest linearizable answer came from.
+    seen: Mutex<Option<Place>>,
+    /// The last load showed the leader key as ours.
+    leading: AtomicBool,
+    changes: tokio::sync::watch::Sender<u64>,
+    /// Somebody wants to hear of changes.
+    watched: Notify,
+    suspended: AtomicBool,
+}
+
+impl Etcd {
+    /// Starts to connect in the background and returns at once.
+    ///
+    /// Must be called on the runtime that is to keep the lease (the lease thread's), which also carries every call; the operations
+    /// work from every runtime that has timers. Fails on servers, names and TLS files that can never work.
+    pub fn connect(servers: &EtcdOptions, options: &StoreOptions) -> Result<Etcd, StoreError> {
+        let display = format!("etcd {}", servers.urls.join(","));
+        let refused = |cause: String| StoreError {
+            store: display.clone(),
+            operation: "connect".into(),
+            cause,
+            outcome: Outcome::NotDone,
+            retry: false,
+        };
+        let gateway = Arc::new(Gateway::new(servers, options.retry_timeout).map_err(&refused)?);
+        let layout = Layout::new(&options.namespace, &options.scope).map_err(|error| refused(error.to_string()))?;
+        let member = options.name.as_deref().map(|name| layout.member(name)).transpose();
+        let member = member.map_err(|error| refused(error.to_string()))?;
+        let client = Arc::new(Client {
+            display,
+            layout,
+            name: options.name.clone(),
+            retry_timeout: options.retry_timeout,
+            gateway,
+            session: SessionCell::new(options.ttl),
+            asked_for: AtomicU64::new(0),
+            member: Mutex::new(MemberKey::default()),
+            member_turn: tokio::sync::Mutex::new(()),
+            seen: Mutex::new(None),
+            leading: AtomicBool::new(false),
+            changes: tokio::sync::watch::Sender::new(0),
+            watched: Notify::new(),
+            suspended: AtomicBool::new(false),
+        });
+        let mut tasks = vec![tokio::spawn(watch::run(client.clone())).abort_handle()];
+        // An onlooker has nothing that would have to live and die with it.
+        if let Some(member) = member {
+            let file = options.session_file.clone().map(|path| (path, member));
+            tasks.push(tokio::spawn(Keeper { client: client.clone(), file }.run()).abort_handle());
+        }
+        Ok(Etcd { client, tasks, session_file: options.session_file.clone() })
+    }
+
+    fn stop(&self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.client.suspended.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Etcd {
+    /// Leaves the lease to its end.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Client {
+    fn hint(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn asked_for(&self) -> u64 {
+        self.asked_for.load(Ordering::SeqCst)
+    }
+
+    fn set_asked_for(&self, seconds: u64) {
+        self.asked_for.store(seconds, Ordering::SeqCst);
+    }
+
+    fn leads(&self) -> bool {
+        self.leading.load(Ordering::SeqCst)
+    }
+
+    fn set_leading(&self, leading: bool) {
+        self.leading.store(leading, Ordering::SeqCst);
+    }
+
+    /// A linearizable answer has come.
+    fn saw(&self, header: Header) {
+        *self.seen.lock().expect("nobody panics while holding this lock") = Some(header.into());
+    }
+
+    fn last_seen(&self) -> Option<Place> {
+        *self.seen.lock().expect("nobody panics while holding this lock")
+    }
+
+    fn lock_member(&self) -> MutexGuard<'_, MemberKey> {
+        self.member.lock().expect("nobody panics while holding this lock")
+    }
+
+    /// The path of this node's own member key.
+    fn own_member(&self) -> Result<String, CallError> {
+        let name = self.name.as_deref().ok_or_else(|| CallError::NotSent("this client has no node name".into()))?;
+        self.layout.member(name).map_err(|error| CallError::NotSent(error.to_string()))
+    }
+
+    /// Runs one operation within its deadline and says of a failure what is known.
+    async fn operation<T>(
+        &self,
+        kind: Kind,
+        name: impl Fn() -> String,
+        work: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, StoreError> {
+        let limit = self.retry_timeout;
+        let error = if self.suspended.load(Ordering::SeqCst) {
+            CallError::NotSent("this client was suspended".into())
+        } else {
+            match timeout(limit, work).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => error,
+                Err(_) => CallError::Lost(format!("no answer within {} ms", limit.as_millis())),
+            }
+        };
+        let outcome = match (&error, kind) {
+            (CallError::Lost(_), Kind::Write) => Outcome::Unknown,
+            _ => Outcome::NotDone,
+        };
+        let retry = error.may_pass();
+        Err(StoreError { store: self.display.clone(), operation: name(), cause: error.to_string(), outcome, retry })
+    }
+
+    /// Whether the store answers and, for a node, has granted its lease.
+    async fn is_ready(&self) -> Result<(), CallError> {
+        self.read_leader().await?;
+        if self.name.is_some() { self.session(None).await.map(|_| ()) } else { Ok(()) }
+    }
+}
+
+/// Whether an operation whose answer is lost may have changed something.
+#[derive(Clone, Copy)]
+enum Kind {
+    Read,
+    Write,
+}
+
+#[async_trait]
+impl Store for Etcd {
+    async fn ready(&self, within: Duration) -> Result<(), StoreError> {
+        let deadline = Instant::now() + within;
+        let (why, retry) = loop {
+            match timeout(within, self.client.is_ready()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) if !error.may_pass() => break (error.to_string(), false),
+                Ok(Err(error)) if Instant::now() >= deadline => break (error.to_string(), true),
+                Ok(Err(_)) => sleep(PAUSE).await,
+                Err(_) => break ("it accepts and does not answer".to_owned(), true),
+            }
+        };
+        let cause = match retry {
+            false => why,
+            true => format!(
+                "no server answered within {} ms ({why}); check that etcd runs and that the section `etcd3` names it",
+                within.as_millis()
+            ),
+        };
+        let (store, operation) = (self.client.display.clone(), "connect".to_owned());
+        Err(StoreError { store, operation, cause, outcome: Outcome::NotDone, retry })
+    }
+
+    async fn load(&self) -> Result<View, StoreError> {
+        let client = &self.client;
+        client.operation(Kind::Read, || format!("load {}", client.layout.base()), client.load_view()).await
+    }
+
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.client.watched.notify_one();
+        self.client.changes.subscribe()
+    }
+
+    async fn acquire(&self) -> Result<Acquired, StoreError> {
+        let client = &self.client;
+        client.operation(Kind::Write, || format!("create {}", client.layout.leader()), client.acquire_leader()).await
+    }
+
+    async fn renew(&self, epoch: Epoch) -> Result<Option<Lease>, StoreError> {
+        let client = &self.client;
+        client.operation(Kind::Write, || format!("renew {}", client.layout.leader()), client.renew_leader(epoch)).await
+    }
+
+    async fn release(&self, epoch: Epoch) -> Result<bool, StoreError> {
+        let client = &self.client;
+        client
+            .operation(Kind::Write, || format!("delete {}", client.layout.leader()), client.release_leader(epoch))
+            .await
+    }
+
+    async fn write_member(&self, value: &[u8]) -> Result<(), StoreError> {
+        let client = &self.client;
+        let name = || format!("write {}/{}", client.layout.members(), client.name.as_deref().unwrap_or_default());
+        client.operation(Kind::Write, name, client.write_own_member(value)).await
+    }
+
+    async fn write(&self, key: Key, value: &[u8], expect: Expect) -> Result<Written, StoreError> {
+        let client = &self.client;
+        let path = client.layout.key(key);
+        client.operation(Kind::Write, || format!("write {path}"), client.write_key(&path, value, expect)).await
+    }
+
+    async fn delete(&self, key: Key, expect: Expect) -> Result<bool, StoreError> {
+        let client = &self.client;
+        let path = client.layout.key(key);
+        client.operation(Kind::Write, || format!("delete {path}"), client.delete_key(&path, expect)).await
+    }
+
+    async fn delete_cluster(&self) -> Result<(), StoreError> {
+        let client = &self.client;
+        client.operation(Kind::Write, || format!("delete {}", client.layout.base()), client.delete_tree()).await
+    }
+
+    async fn clusters(&self) -> Result<Vec<String>, StoreError> {
+        let client = &self.client;
+        client.operation(Kind::Read, || format!("list {}", client.layout.namespace()), client.list_clusters()).await
+    }
+
+    fn set_ttl(&self, ttl: Duration) {
+        self.client.session.ttl.send_if_modified(|now| std::mem::replace(now, ttl) != ttl);
+    }
+
+    fn suspend(&self) {
+        self.stop();
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let client = &self.client;
+        let revoke = async {
+            let Some(session) = client.session.now() else { return Ok(()) };
+            for lease in [Some(session.id), session.former].into_iter().flatten() {
+                let revoked =
+                    client.gateway.call::<Value>("lease/revoke", json!({"ID": lease.to_string()}), Again::Yes);
+                match revoked.await {
+                    // Gone already is as good.
+                    Ok(_) | Err(CallError::NoLease) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        // Else the keeper would ask for another.
+        self.tasks.iter().for_each(AbortHandle::abort);
+        let closed = client.operation(Kind::Write, || "end the lease".into(), revoke).await;
+        self.stop();
+        if let Some(file) = &self.session_file
+            && closed.is_ok()
+        {
+            // Already gone is as good; a file of an ended lease costs the next process one refused request.
+            let _ = std::fs::remove_file(file);
+        }
+        closed
+    }
+}

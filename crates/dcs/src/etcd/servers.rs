@@ -1,0 +1,234 @@
+//! Where an etcd is and who we are to it: the section `etcd3` of a member's file or of the command line's, as Patroni reads it.
+
+use std::path::PathBuf;
+
+use reqwest::{Certificate, ClientBuilder, Identity, Url};
+use serde_json::{Map, Value};
+
+const DEFAULT_PORT: u16 = 2379;
+
+/// A password; it is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EtcdPassword(pub String);
+
+impl std::fmt::Debug for EtcdPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EtcdPassword(hidden)")
+    }
+}
+
+/// An etcd and how it is spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EtcdOptions {
+    /// `http://host:port` each, in the order in which they are tried.
+    pub urls: Vec<String>,
+    pub username: Option<String>,
+    pub password: Option<EtcdPassword>,
+    /// The authorities that the servers' certificates are checked against; the system's if it is left out.
+    pub cacert: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    /// The key of `cert`, where it is not in the same file.
+    pub key: Option<PathBuf>,
+}
+
+/// What a section cannot be used for, and where: the key below `etcd3`, empty for the section itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct SectionError {
+    pub key: &'static str,
+    pub cause: String,
+}
+
+impl EtcdOptions {
+    /// Reads the section. Of several ways to name servers one counts: `proxy`, `url`, `hosts`, `host`.
+    pub fn from_section(section: &Map<String, Value>) -> Result<EtcdOptions, SectionError> {
+        let protocol = text(section, "protocol").unwrap_or_else(|| "http".into());
+        let protocol = protocol.to_ascii_lowercase();
+        if !["http", "https"].contains(&protocol.as_str()) {
+            return Err(SectionError { key: "protocol", cause: format!("`{protocol}` is neither http nor https") });
+        }
+        let mut options = EtcdOptions {
+            urls: Vec::new(),
+            username: text(section, "username"),
+            password: text(section, "password").map(EtcdPassword),
+            cacert: text(section, "cacert").map(PathBuf::from),
+            cert: text(section, "cert").map(PathBuf::from),
+            key: text(section, "key").map(PathBuf::from),
+        };
+        let port = text(section, "port").map(|port| port.parse::<u16>());
+        let port = port.transpose().map_err(|_| SectionError { key: "port", cause: "it is no port".into() })?;
+        let url = |key: &'static str| text(section, key).map(|url| (key, url));
+        if let Some((key, url)) = url("proxy").or_else(|| url("url")) {
+            options.take_url(key, &url)?;
+        } else if let Some(hosts) = section.get("hosts").filter(|hosts| !hosts.is_null()) {
+            for host in words(hosts) {
+                options.urls.push(server(&protocol, &host, port, "hosts")?);
+            }
+        } else if let Some(host) = text(section, "host") {
+            options.urls.push(server(&protocol, &host, port, "host")?);
+        }
+        if options.urls.is_empty() {
+            let cause = "no server is named; expected `hosts`, a list of HOST:PORT (or `host`, `url`, `proxy`)";
+            return Err(SectionError { key: "", cause: cause.into() });
+        }
+        Ok(options)
+    }
+
+    /// A URL says protocol, host, port and, if it likes, the user.
+    fn take_url(&mut self, key: &'static str, text: &str) -> Result<(), SectionError> {
+        let refused = |cause: &str| SectionError { key, cause: format!("{cause}; expected http://HOST:PORT") };
+        let url: Url = text.parse().map_err(|_| refused("it is no URL"))?;
+        if !["http", "https"].contains(&url.scheme()) {
+            return Err(refused("it is neither http nor https"));
+        }
+        let host = url.host_str().ok_or_else(|| refused("it names no host"))?;
+        // A URL without a port means etcd's, not the web's; and the parser hides a port that is the web's.
+        let written = text.split("://").nth(1).unwrap_or_default();
+        let written = written.split(['/', '?', '#']).next().unwrap_or_default();
+        let default = if written.ends_with(":80") || written.ends_with(":443") {
+            url.port_or_known_default().unwrap_or(DEFAULT_PORT)
+        } else {
+            DEFAULT_PORT
+        };
+        self.urls.push(format!("{}://{host}:{}", url.scheme(), url.port().unwrap_or(default)));
+        if !url.username().is_empty() {
+            self.username = Some(url.username().to_owned());
+            self.password = url.password().map(|password| EtcdPassword(password.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Brings the authorities and our certificate into a client.
+    pub(super) fn tls(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, String> {
+        let read = |what: &str, path: &PathBuf| {
+            std::fs::read(path).map_err(|error| format!("`etcd3.{what}` {} cannot be read: {error}", path.display()))
+        };
+        if let Some(path) = &self.cacert {
+            let certificates = Certificate::from_pem_bundle(&read("cacert", path)?)
+                .ok()
+                .filter(|found| !found.is_empty())
+                .ok_or_else(|| format!("`etcd3.cacert` {} holds no certificates in PEM form", path.display()))?;
+            builder = builder.tls_certs_only(certificates);
+        }
+        if let Some(path) = &self.cert {
+            let mut pem = read("cert", path)?;
+            if let Some(key) = &self.key {
+                pem.push(b'\n');
+                pem.extend(read("key", key)?);
+            }
+            let identity = Identity::from_pem(&pem).map_err(|_| {
+                format!("`etcd3.cert` {} and `etcd3.key` are no certificate with its key in PEM form", path.display())
+            })?;
+            builder = builder.identity(identity);
+        }
+        Ok(builder)
+    }
+}
+
+/// `http://host:port` of a host as it is configured. A URL is taken as it is.
+fn server(protocol: &str, host: &str, port: Option<u16>, key: &'static str) -> Result<String, SectionError> {
+    let refused = || SectionError { key, cause: format!("`{host}` is not HOST:PORT") };
+    let url = match host.contains("://") {
+        true => host.to_owned(),
+        false => {
+            let after_address = host.rfind(']').map_or(host, |end| &host[end..]);
+            let bare_ip6 = !host.starts_with('[') && host.matches(':').count() > 1;
+            match after_address.contains(':') && !bare_ip6 {
+                true => format!("{protocol}://{host}"),
+                false if bare_ip6 => format!("{protocol}://[{host}]:{}", port.unwrap_or(DEFAULT_PORT)),
+                false => format!("{protocol}://{host}:{}", port.unwrap_or(DEFAULT_PORT)),
+            }
+        }
+    };
+    let parsed: Url = url.parse().map_err(|_| refused())?;
+    let plain = parsed.path() == "/" && parsed.query().is_none() && parsed.username().is_empty();
+    let known = ["http", "https"].contains(&parsed.scheme()) && parsed.host_str().is_some() && parsed.port() != Some(0);
+    if plain && known { Ok(url.trim_end_matches('/').to_owned()) } else { Err(refused()) }
+}
+
+/// A list of texts, or one text with commas.
+fn words(value: &Value) -> Vec<String> {
+    let word = |text: &str| text.trim().to_owned();
+    let all: Vec<String> = match value {
+        Value::String(text) => text.split(',').map(word).collect(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).map(word).collect(),
+        _ => Vec::new(),
+    };
+    all.into_iter().filter(|word| !word.is_empty()).collect()
+}
+
+/// A text that is not empty; numbers count as their text.
+fn text(section: &Map<String, Value>, key: &str) -> Option<String> {
+    match section.get(key)? {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(section: Value) -> Result<EtcdOptions, SectionError> {
+        EtcdOptions::from_section(section.as_object().expect("an object"))
+    }
+
+    #[test]
+    fn servers_are_named_in_many_ways() {
+        for (section, expected) in [
+            (json!({"host": "e"}), &["http://e:2379"][..]),
+            (json!({"host": "e:1", "port": 5}), &["http://e:1"]),
+            (json!({"host": "e", "port": 5}), &["http://e:5"]),
+            (json!({"hosts": "a:1, b"}), &["http://a:1", "http://b:2379"]),
+            (
+                json!({"hosts": ["a:1", "[::1]:2", "[::1]", "fe80::1"]}),
+                &["http://a:1", "http://[::1]:2", "http://[::1]:2379", "http://[fe80::1]:2379"],
+            ),
+            (json!({"hosts": ["a"], "protocol": "https"}), &["https://a:2379"]),
+            (json!({"hosts": ["https://a:1"]}), &["https://a:1"]),
+            (json!({"url": "https://e", "hosts": ["a"]}), &["https://e:2379"]),
+            (json!({"url": "http://e:80/"}), &["http://e:80"]),
+            (json!({"proxy": "http://p:1", "url": "http://e:2"}), &["http://p:1"]),
+        ] {
+            assert_eq!(read(section.clone()).expect("servers").urls, expected, "{section}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_server_is_said_with_its_key() {
+        for (section, key) in [
+            (json!({}), ""),
+            (json!({"hosts": []}), ""),
+            (json!({"hosts": ["a b"]}), "hosts"),
+            (json!({"hosts": ["a:x"]}), "hosts"),
+            (json!({"host": "a/b"}), "host"),
+            (json!({"host": "a:0"}), "host"),
+            (json!({"url": "e:1"}), "url"),
+            (json!({"proxy": "ftp://e"}), "proxy"),
+            (json!({"host": "a", "port": "x"}), "port"),
+            (json!({"host": "a", "protocol": "gopher"}), "protocol"),
+        ] {
+            assert_eq!(read(section.clone()).expect_err("nonsense").key, key, "{section}");
+        }
+    }
+
+    #[test]
+    fn the_user_is_in_the_section_or_in_the_url_and_the_password_is_not_printed() {
+        let options = read(json!({"url": "http://u:secret@e:1", "username": "x"})).expect("a server");
+        assert_eq!((options.username.as_deref(), options.urls[0].as_str()), (Some("u"), "http://e:1"));
+        assert_eq!(options.password, Some(EtcdPassword("secret".into())));
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_host_gets_an_answer(host in ".{0,20}") {
+            let _ = read(json!({"host": host, "url": null}));
+            let _ = read(json!({"url": host}));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Real etcd servers (Debian's package) as child processes, each with its own directory and free ports.
+//!
+//! Calls block until the server is in the wanted state, so a client under test lives on a thread of its own. A server is
+//! killed by its process id when it is dropped.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use tempfile::TempDir;
+
+use super::ports::{free_port, free_ports};
+
+/// A start takes a quarter of a second on an idle machine; on a busy one with several at once, many times that.
+const START: Duration = Duration::from_secs(60);
+
+/// One server: alone, or a voter of a [`Trio`].
+#[derive(Debug)]
+pub struct EtcdServer {
+    directory: TempDir,
+    port: u16,
+    arguments: Vec<String>,
+    child: Option<Child>,
+}
+
+impl EtcdServer {
+    /// A server of its own, ready for clients.
+    pub fn start() -> EtcdServer {
+        let peers = "http://127.0.0.1:0";
+        let mut server = EtcdServer::prepare(free_port(), "one", peers, &format!("one={peers}"));
+        server.launch();
+        server.wait_until_serving();
+        server
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it as its service would.
+    pub fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        self.reap();
+    }
+
+    /// SIGKILL: what it had in memory only is lost.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.reap();
+    }
+
+    /// Starts it again on the same data and port, after [`stop`](Self::stop) or [`kill`](Self::kill).
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "restart after a stop or a kill");
+        self.launch();
+        self.wait_until_serving();
+    }
+
+    /// Takes its data away, as when a container without a volume is replaced. It must be stopped.
+    pub fn lose_data(&mut self) {
+        assert!(self.child.is_none(), "data are lost between a stop and a restart");
+        std::fs::remove_dir_all(self.data()).expect("our own directory");
+    }
+
+    /// Freezes it: connections stay open and nothing answers. Returns when the last of its threads stands still.
+    pub fn sigstop(&self) {
+        self.signal(Signal::STOP);
+        let pid = self.child.as_ref().map(Pid::from_child);
+        let (_, status) =
+            waitpid(pid, WaitOptions::UNTRACED).expect("our own child").expect("a stop is a change of its state");
+        assert!(status.stopped(), "the server ended instead of standing still: {status:?}");
+    }
+
+    pub fn sigcont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// One call of the gateway, for what a client under test has no method for. `None` while nobody answers.
+    pub fn call(&self, method: &str, body: &str) -> Option<String> {
+        self.request(&format!(
+            "POST /v3/{method} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    fn request(&self, text: &str) -> Option<String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let limit = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
+        stream.set_read_timeout(Some(limit)).ok()?;
+        stream.write_all(text.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn prepare(port: u16, name: &str, peers: &str, cluster: &str) -> EtcdServer {
+        let directory = tempfile::Builder::new().prefix("pgherd-etcd-").tempdir().expect("a temporary directory");
+        let clients = format!("http://127.0.0.1:{port}");
+        let data = directory.path().join("data").display().to_string();
+        let options = [
+            ("--name", name),
+            ("--data-dir", &data),
+            ("--listen-client-urls", &clients),
+            ("--advertise-client-urls", &clients),
+            ("--listen-peer-urls", peers),
+            ("--initial-advertise-peer-urls", peers),
+            ("--initial-cluster", cluster),
+            ("--logger", "zap"),
+            ("--log-level", "warn"),
+        ];
+        let arguments = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect();
+        EtcdServer { directory, port, arguments, child: None }
+    }
+
+    fn launch(&mut self) {
+        let log = std::fs::File::create(self.directory.path().join("out.log")).expect("a writable temporary directory");
+        let child = Command::new("etcd")
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("etcd is there: apt-get install etcd-server brings it");
+        self.child = Some(child);
+    }
+
+    /// It answers a linearizable read: it has a leader and a quorum.
+    fn wait_until_serving(&mut self) {
+        let deadline = Instant::now() + START;
+        while !self.call("kv/range", r#"{"key":"YQ=="}"#).is_some_and(|answer| answer.contains(" 200 ")) {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("our own child"));
+            let log = || std::fs::read_to_string(self.directory.path().join("out.log")).unwrap_or_default();
+            assert!(ended.is_none(), "etcd ended at its start ({ended:?}): {}", log());
+            assert!(Instant::now() < deadline, "etcd does not serve after {START:?}: {}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a running server");
+        kill_process(Pid::from_child(child), signal).expect("our own child, not yet reaped");
+    }
+
+    fn reap(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("our own child");
+        }
+    }
+}
+
+impl Drop for EtcdServer {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Both fail only if it has ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Three voters.
+#[derive(Debug)]
+pub struct Trio {
+    pub servers: [EtcdServer; 3],
+}
+
+impl Trio {
+    /// All three started and in one quorum.
+    pub fn start() -> Trio {
+        let ports: [u16; 6] = free_ports();
+        let peers = |at: usize| format!("http://127.0.0.1:{}", ports[3 + at]);
+        let cluster = (0..3).map(|at| format!("e{at}={}", peers(at))).collect::<Vec<_>>().join(",");
+        let mut servers =
+            std::array::from_fn(|at| EtcdServer::prepare(ports[at], &format!("e{at}"), &peers(at), &cluster));
+        servers.iter_mut().for_each(EtcdServer::launch);
+        servers.iter_mut().for_each(EtcdServer::wait_until_serving);
+        Trio { servers }
+    }
+
+    /// Which of the three leads the quorum now.
+    pub fn leader(&self) -> usize {
+        let deadline = Instant::now() + START;
+        let number = |answer: &str, key: &str| {
+            let rest = answer.split_once(&format!("\"{key}\":\""))?.1;
+            Some(rest.split_once('"')?.0.to_owned())
+        };
+        loop {
+            let leads = |server: &EtcdServer| {
+                let status = server.call("maintenance/status", "{}").unwrap_or_default();
+                let (member, leader) = (number(&status, "member_id"), number(&status, "leader"));
+                member.is_some() && member == leader
+            };
+            if let Some(at) = self.servers.iter().position(leads) {
+                return at;
+            }
+            assert!(Instant::now() < deadline, "the three have no leader after {START:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

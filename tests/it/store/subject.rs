@@ -1,0 +1,62 @@
+//! A store under test: one server of either kind, with what the suite does to it.
+
+use pgherd_dcs::StoreOptions;
+
+use super::{Client, etcd_options, options};
+use crate::harness::etcd::EtcdServer;
+use crate::harness::zookeeper::ZooKeeperServer;
+
+/// A server of its own, ready for clients when it is made.
+pub trait Subject: Sized {
+    /// How its operator is told to look after it.
+    const CHECK: &'static str;
+
+    fn start() -> Self;
+    fn address(&self) -> String;
+    fn stop(&mut self);
+    fn kill(&mut self);
+    fn restart(&mut self);
+    fn sigstop(&self);
+    fn sigcont(&self);
+    fn options(&self, name: &str) -> StoreOptions;
+
+    async fn client(&self, name: &str) -> Client {
+        Client::start(self.options(name)).await
+    }
+}
+
+macro_rules! subject {
+    ($server:ty, $options:ident, $check:literal) => {
+        impl Subject for $server {
+            const CHECK: &'static str = $check;
+
+            fn start() -> Self {
+                <$server>::start()
+            }
+            fn address(&self) -> String {
+                <$server>::address(self)
+            }
+            fn stop(&mut self) {
+                <$server>::stop(self);
+            }
+            fn kill(&mut self) {
+                <$server>::kill(self);
+            }
+            fn restart(&mut self) {
+                <$server>::restart(self);
+            }
+            fn sigstop(&self) {
+                <$server>::sigstop(self);
+            }
+            fn sigcont(&self) {
+                <$server>::sigcont(self);
+            }
+            fn options(&self, name: &str) -> StoreOptions {
+                $options(name, &[self.address()])
+            }
+        }
+    };
+}
+
+subject!(ZooKeeperServer, options, "check that ZooKeeper runs");
+subject!(EtcdServer, etcd_options, "check that etcd runs");
