@@ -36,6 +36,24 @@ impl EtcdServer {
         server
     }
 
+    /// The same with TLS for clients, who have to show a certificate. Whoever connects waits for it to be ready.
+    pub fn start_secured(certificates: &Certificates) -> EtcdServer {
+        let peers = "http://127.0.0.1:0";
+        let port = free_port();
+        let mut server = EtcdServer::prepare(port, "one", peers, &format!("one={peers}"));
+        for argument in &mut server.arguments {
+            if *argument == format!("http://127.0.0.1:{port}") {
+                *argument = format!("https://127.0.0.1:{port}");
+            }
+        }
+        let file = |name: &str| certificates.file(name).display().to_string();
+        let options = [("--cert-file", "server.crt"), ("--key-file", "server.key"), ("--trusted-ca-file", "ca.crt")];
+        server.arguments.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), file(value)]));
+        server.arguments.push("--client-cert-auth".into());
+        server.launch();
+        server
+    }
+
     /// `127.0.0.1:PORT`
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -133,10 +151,11 @@ impl EtcdServer {
         self.child = Some(child);
     }
 
-    /// It answers a linearizable read: it has a leader and a quorum.
+    /// It answers a linearizable read (it has a leader and a quorum), or wants to know who asks.
     fn wait_until_serving(&mut self) {
         let deadline = Instant::now() + START;
-        while !self.call("kv/range", r#"{"key":"YQ=="}"#).is_some_and(|answer| answer.contains(" 200 ")) {
+        let serves = |answer: String| answer.contains(" 200 ") || answer.contains("user name is empty");
+        while !self.call("kv/range", r#"{"key":"YQ=="}"#).is_some_and(serves) {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("our own child"));
             let log = || std::fs::read_to_string(self.directory.path().join("out.log")).unwrap_or_default();
             assert!(ended.is_none(), "etcd ended at its start ({ended:?}): {}", log());
@@ -164,6 +183,39 @@ impl Drop for EtcdServer {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// An authority, and what it has signed: `ca.crt`, and `.crt` and `.key` of `server` and `client`.
+#[derive(Debug)]
+pub struct Certificates {
+    directory: TempDir,
+}
+
+impl Certificates {
+    pub fn make() -> Certificates {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("extensions"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+            .expect("a writable temporary directory");
+        let openssl = |arguments: &str| {
+            let mut command = Command::new("openssl");
+            command.args(arguments.split(' ')).current_dir(directory.path());
+            let output = command.output().expect("openssl is there");
+            assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        openssl(&format!("req -x509 {key} -subj /CN=authority -days 2 -keyout ca.key -out ca.crt"));
+        for name in ["server", "client"] {
+            openssl(&format!("req -new {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+            openssl(&format!(
+                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out {name}.crt"
+            ));
+        }
+        Certificates { directory }
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 }
 

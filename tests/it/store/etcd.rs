@@ -3,16 +3,23 @@
 
 use std::time::Duration;
 
-use pgherd_dcs::{Acquired, StoreOptions, boot_now};
+use pgherd_dcs::{Acquired, EtcdOptions, EtcdPassword, Expect, Key, Servers, StoreOptions, boot_now};
 use pgherd_ha::LeaderOwner;
 
-use super::{Client, LIMIT, MEMBER, etcd_options, lead, load, renew, until};
-use crate::harness::etcd::{EtcdServer, Trio};
+use super::{Client, LIMIT, MEMBER, etcd_options, lead, load, options_on, renew, until};
+use crate::harness::etcd::{Certificates, EtcdServer, Trio};
 
 fn options_of(trio: &Trio, first: usize) -> StoreOptions {
     // Tried in this order.
     let hosts: Vec<String> = (0..3).map(|at| trio.servers[(first + at) % 3].address()).collect();
     etcd_options("one", &hosts)
+}
+
+/// A client that knows only this server, as if the network had cut the others off for it.
+fn options_of_one(trio: &Trio, at: usize) -> StoreOptions {
+    let urls = vec![format!("http://{}", trio.servers[at].address())];
+    let servers = Servers::Etcd(EtcdOptions { urls, proxies: true, ..EtcdOptions::default() });
+    StoreOptions { retry_timeout: Duration::from_secs(1), ..options_on(servers, "one") }
 }
 
 #[tokio::test]
@@ -56,7 +63,7 @@ async fn a_changed_ttl_is_a_new_lease_under_the_same_keys() {
     let one = Client::start(etcd_options("one", &[server.address()])).await;
     let lease = lead(&one).await;
     assert_eq!(lease.granted, Duration::from_secs(8));
-    for seconds in [5, 20] {
+    for seconds in [20, 12] {
         one.store.set_ttl(Duration::from_secs(seconds));
         let renewed = until("other lease", LIMIT, async || {
             let renewed = one.store.renew(lease.epoch).await.ok()?.expect("the key is still ours");
@@ -74,12 +81,7 @@ async fn a_changed_ttl_is_a_new_lease_under_the_same_keys() {
 async fn a_server_without_its_quorum_renews_nothing() {
     let trio = Trio::start();
     let leader = trio.leader();
-    // This client knows only the leader, as if the network had cut the others off for it, too.
-    let one = Client::start(StoreOptions {
-        retry_timeout: Duration::from_secs(1),
-        ..etcd_options("one", &[trio.servers[leader].address()])
-    })
-    .await;
+    let one = Client::start(options_of_one(&trio, leader)).await;
     let lease = lead(&one).await;
     assert!(renew(&one, lease.epoch).await.is_some());
     for at in (0..3).filter(|at| *at != leader) {
@@ -115,7 +117,8 @@ async fn a_lost_leader_of_etcd_is_survived() {
 async fn a_frozen_server_is_left_for_another_while_the_lease_lasts() {
     let trio = Trio::start();
     let first = (trio.leader() + 1) % 3;
-    let one = Client::start(options_of(&trio, first)).await;
+    // Long enough for a busy machine.
+    let one = Client::start(StoreOptions { ttl: Duration::from_secs(20), ..options_of(&trio, first) }).await;
     let lease = lead(&one).await;
     let lease = renew(&one, lease.epoch).await.expect("it is ours");
     trio.servers[first].sigstop();
@@ -134,11 +137,7 @@ async fn a_frozen_server_is_left_for_another_while_the_lease_lasts() {
 async fn a_deposed_leader_that_wakes_up_proves_nothing() {
     let trio = Trio::start();
     let leader = trio.leader();
-    let one = Client::start(StoreOptions {
-        retry_timeout: Duration::from_secs(1),
-        ..etcd_options("one", &[trio.servers[leader].address()])
-    })
-    .await;
+    let one = Client::start(options_of_one(&trio, leader)).await;
     let others = (0..3).filter(|at| *at != leader).map(|at| trio.servers[at].address()).collect::<Vec<_>>();
     let onlooker = Client::start(StoreOptions { name: None, ..etcd_options("", &others) }).await;
     let lease = lead(&one).await;
@@ -171,4 +170,110 @@ async fn a_server_that_lost_its_data_gets_its_client_back() {
     until("new lease", LIMIT, async || one.store.write_member(MEMBER).await.ok()).await;
     assert_eq!(load(&one).await.leader, None);
     lead(&one).await;
+}
+
+#[tokio::test]
+async fn servers_that_are_not_configured_are_learned() {
+    let mut trio = Trio::start();
+    let one = Client::start(etcd_options("one", &[trio.servers[0].address()])).await;
+    let lease = lead(&one).await;
+    trio.servers[0].kill();
+    let renewed = until("renewal", LIMIT, async || one.store.renew(lease.epoch).await.ok()).await;
+    assert_eq!(renewed.map(|lease| lease.epoch), Some(lease.epoch), "lease and key were lost");
+}
+
+#[tokio::test]
+async fn a_user_logs_in_and_a_lost_token_is_asked_for_again() {
+    let mut server = EtcdServer::start();
+    for (method, body) in [
+        ("auth/user/add", r#"{"name":"root","password":"secret"}"#),
+        ("auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        ("auth/role/add", r#"{"name":"root"}"#),
+        ("auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        ("auth/enable", "{}"),
+    ] {
+        until("answer", LIMIT, async || server.call(method, body)).await;
+    }
+    let with = |password: Option<&str>| {
+        let urls = vec![format!("http://{}", server.address())];
+        let password = password.map(|password| EtcdPassword(password.into()));
+        let username = password.as_ref().map(|_| "root".to_owned());
+        options_on(Servers::Etcd(EtcdOptions { urls, username, password, ..EtcdOptions::default() }), "one")
+    };
+    for (password, part) in
+        [(Some("wrong"), "check `etcd3.username` and `etcd3.password`"), (None, "user name is empty")]
+    {
+        let client = Client::start_unconnected(with(password));
+        let error = client.store.ready(LIMIT).await.expect_err("it is not let in");
+        assert!(!error.retry && error.to_string().contains(part), "{error}");
+    }
+    let one = Client::start(with(Some("secret"))).await;
+    let mut changes = one.store.changes();
+    let lease = lead(&one).await;
+    // It keeps the tokens in its memory only.
+    server.kill();
+    server.restart();
+    let renewed = until("renewal", LIMIT, async || one.store.renew(lease.epoch).await.ok()).await;
+    assert_eq!(renewed.map(|lease| lease.epoch), Some(lease.epoch), "lease and key were lost");
+    // The watch logs in again, too: it goes on telling.
+    until("hint", LIMIT, async || {
+        load(&one).await;
+        changes.mark_unchanged();
+        one.store.write(Key::Config, b"{}", Expect::Any).await.expect("the server runs");
+        tokio::time::timeout(Duration::from_millis(500), changes.changed()).await.ok()
+    })
+    .await
+    .expect("the client lives");
+}
+
+#[tokio::test]
+async fn tls_checks_both_ends() {
+    let certificates = Certificates::make();
+    let server = EtcdServer::start_secured(&certificates);
+    let with = |cacert: bool, cert: bool| {
+        let file = |wanted: bool, name: &str| wanted.then(|| certificates.file(name));
+        let options = EtcdOptions {
+            urls: vec![format!("https://{}", server.address())],
+            cacert: file(cacert, "ca.crt"),
+            cert: file(cert, "client.crt"),
+            key: file(cert, "client.key"),
+            ..EtcdOptions::default()
+        };
+        options_on(Servers::Etcd(options), "one")
+    };
+    let one = Client::start_unconnected(with(true, true));
+    one.store.ready(Duration::from_secs(60)).await.expect("both show their certificates");
+    let lease = lead(&one).await;
+    assert!(renew(&one, lease.epoch).await.is_some());
+    for (cacert, cert) in [(false, true), (true, false)] {
+        let client = Client::start_unconnected(with(cacert, cert));
+        let error = client.store.ready(Duration::from_secs(5)).await.expect_err("one certificate is missing");
+        assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+    }
+}
+
+/// A watch that would ask for what was compacted could not go on.
+#[tokio::test]
+async fn a_compaction_costs_no_hint() {
+    let mut server = EtcdServer::start();
+    let (one, two) = (
+        Client::start(etcd_options("one", &[server.address()])).await,
+        Client::start(etcd_options("two", &[server.address()])).await,
+    );
+    let mut changes = two.store.changes();
+    for _ in 0..10 {
+        one.store.write(Key::Config, b"{}", Expect::Any).await.expect("the server runs");
+    }
+    let answer = server.call("kv/compaction", r#"{"revision":"8"}"#).expect("the server runs");
+    assert!(answer.contains(" 200 "), "{answer}");
+    server.kill();
+    server.restart();
+    until("hint", LIMIT, async || {
+        two.store.load().await.ok()?;
+        changes.mark_unchanged();
+        one.store.write(Key::Config, b"{}", Expect::Any).await.ok()?;
+        tokio::time::timeout(Duration::from_millis(500), changes.changed()).await.ok()
+    })
+    .await
+    .expect("the client lives");
 }

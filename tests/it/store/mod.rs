@@ -14,7 +14,7 @@ use pgherd_dcs::{Acquired, EtcdOptions, Servers, Store, StoreOptions, ZooKeeperO
 use pgherd_ha::{Epoch, Lease, View};
 use tokio::sync::oneshot;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A client on its own thread. Dropped, it is gone as after a kill: its socket closes, its session stays.
 struct Client {
@@ -92,18 +92,19 @@ async fn until<T>(what: &str, limit: Duration, mut condition: impl AsyncFnMut() 
 }
 
 async fn load(client: &Client) -> View {
-    client.store.load().await.expect("the server runs")
+    until("answer", LIMIT, async || client.store.load().await.ok()).await
 }
 
 /// Writes the member key and takes the lead.
 async fn lead(client: &Client) -> Lease {
-    client.store.write_member(MEMBER).await.expect("the server runs");
-    match client.store.acquire().await.expect("the server runs") {
+    // A very busy server may need several times for it.
+    until("answer", LIMIT, async || client.store.write_member(MEMBER).await.ok()).await;
+    match until("answer", LIMIT, async || client.store.acquire().await.ok()).await {
         Acquired::Ours(lease) => lease,
         Acquired::Taken => panic!("the leader key is free"),
     }
 }
 
 async fn renew(client: &Client, epoch: Epoch) -> Option<Lease> {
-    client.store.renew(epoch).await.expect("the server runs")
+    until("answer", LIMIT, async || client.store.renew(epoch).await.ok()).await
 }

@@ -15,15 +15,22 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::debug;
 
 use super::servers::{EtcdOptions, EtcdPassword};
-use super::wire::{Credentials, Refusal, TokenAnswer, VersionAnswer};
+use super::wire::{Credentials, MembersAnswer, Refusal, TokenAnswer, VersionAnswer};
 
 /// A load of the largest cluster is some hundred kilobytes.
 const LARGEST_ANSWER: usize = 16 << 20;
 
 /// The shortest time for one attempt: a busy server needs that long.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
+
+/// A server that is not there must leave time for another.
+const LONGEST_CONNECT: Duration = Duration::from_millis(750);
+
+/// Servers that are known at most: a cluster of etcd has up to seven.
+const MOST_SERVERS: usize = 16;
 
 /// Attempts of one call after a refused token: a new one, and one more in case it was of a server that has just gone.
 const LOGINS: usize = 2;
@@ -79,12 +86,12 @@ pub struct Gateway {
     servers: Mutex<Servers>,
     /// The server that is used now; the watch goes with it.
     current: watch::Sender<Arc<str>>,
-    attempt: Duration,
+    retry_timeout: Duration,
 }
 
 #[derive(Debug)]
 struct Servers {
-    /// `http://host:port`, never empty.
+    /// `http://host:port`, never empty: the configured ones, then those that the cluster has named.
     urls: Vec<Arc<str>>,
     at: usize,
     /// `/v3`, once a server has said its version.
@@ -97,11 +104,9 @@ impl Gateway {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let urls: Vec<Arc<str>> = options.urls.iter().map(|url| url.as_str().into()).collect();
         let first = urls.first().ok_or("no host is configured; name at least one in `etcd3.hosts`")?.clone();
-        let servers = u32::try_from(urls.len()).unwrap_or(u32::MAX);
-        let attempt = (retry_timeout / servers).max(SHORTEST_ATTEMPT).min(retry_timeout);
-        // A proxy for the web must not see calls inside the cluster. A server that is not there must leave time for another.
+        // A proxy for the web must not see calls inside the cluster.
         let builder =
-            Client::builder().no_proxy().connect_timeout(attempt * 3 / 4).tcp_keepalive(Duration::from_secs(5));
+            Client::builder().no_proxy().connect_timeout(LONGEST_CONNECT).tcp_keepalive(Duration::from_secs(5));
         Ok(Gateway {
             http: options
                 .tls(builder)?
@@ -112,7 +117,7 @@ impl Gateway {
             token: Mutex::new(None),
             servers: Mutex::new(Servers { urls, at: 0, prefix: None }),
             current: watch::Sender::new(first),
-            attempt,
+            retry_timeout,
         })
     }
 
@@ -129,6 +134,40 @@ impl Gateway {
             let next = servers.urls[servers.at].clone();
             self.current.send_replace(next);
         }
+    }
+
+    /// The time of one attempt: a call leaves some for the other servers.
+    fn attempt_limit(&self) -> Duration {
+        let servers = self.servers.lock().expect("nobody panics while holding this lock").urls.len();
+        let share = self.retry_timeout / u32::try_from(servers).unwrap_or(u32::MAX);
+        share.max(SHORTEST_ATTEMPT).min(self.retry_timeout)
+    }
+
+    /// Asks the cluster for its other servers. Each is asked itself before it counts: what a server was told to advertise may be
+    /// somebody else from here (`localhost`).
+    pub async fn learn(&self) -> Result<(), CallError> {
+        let server = self.current.borrow().clone();
+        let named = self.members(&server).await?;
+        let urls = named.members.into_iter().flat_map(|member| member.client_urls);
+        for url in urls.map(|url| Arc::<str>::from(url.trim_end_matches('/'))) {
+            let known = self.servers.lock().expect("nobody panics while holding this lock").urls.clone();
+            if known.len() >= MOST_SERVERS || known.contains(&url) {
+                continue;
+            }
+            // One that does not answer now may do so the next time.
+            if let Ok(own) = self.members(&url).await
+                && own.header.cluster_id == named.header.cluster_id
+            {
+                debug!("etcd: the cluster names {url}, too");
+                self.servers.lock().expect("nobody panics while holding this lock").urls.push(url);
+            }
+        }
+        Ok(())
+    }
+
+    async fn members(&self, server: &Arc<str>) -> Result<MembersAnswer, CallError> {
+        let bytes = self.attempt(server, "cluster/member/list", &Value::Object(serde_json::Map::new())).await?;
+        read(server, &bytes)
     }
 
     /// Calls `method` (`kv/range`) and reads its answer.
@@ -180,7 +219,7 @@ impl Gateway {
     async fn attempt(&self, server: &Arc<str>, method: &str, body: &Value) -> Result<Vec<u8>, CallError> {
         let prefix = self.prefix(server).await?;
         let token = self.token(server, prefix).await?;
-        let mut request = self.http.post(format!("{server}{prefix}/{method}")).timeout(self.attempt).json(body);
+        let mut request = self.http.post(format!("{server}{prefix}/{method}")).timeout(self.attempt_limit()).json(body);
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, token);
         }
@@ -197,7 +236,7 @@ impl Gateway {
             }
             request.send().await.map_err(|error| failed(server, &error))
         };
-        let response = tokio::time::timeout(self.attempt, begin).await;
+        let response = tokio::time::timeout(self.attempt_limit(), begin).await;
         let response = response.map_err(|_| CallError::Lost(format!("{server}: no answer")))??;
         if response.status() == StatusCode::OK {
             return Ok(response);
@@ -211,7 +250,7 @@ impl Gateway {
         if let Some(prefix) = self.servers.lock().expect("nobody panics while holding this lock").prefix {
             return Ok(prefix);
         }
-        let request = self.http.get(format!("{server}/version")).timeout(self.attempt);
+        let request = self.http.get(format!("{server}/version")).timeout(self.attempt_limit());
         // Nothing was asked to be done yet.
         let unsent = |error: CallError| match error {
             CallError::Lost(why) => CallError::NotSent(why),
@@ -234,7 +273,8 @@ impl Gateway {
             return Ok(Some(token));
         }
         let body = Credentials { name, password: &password.0 };
-        let request = self.http.post(format!("{server}{prefix}/auth/authenticate")).timeout(self.attempt).json(&body);
+        let request =
+            self.http.post(format!("{server}{prefix}/auth/authenticate")).timeout(self.attempt_limit()).json(&body);
         let unsent = |error: CallError| match error {
             CallError::Lost(why) => CallError::NotSent(why),
             CallError::Refused(why) => {

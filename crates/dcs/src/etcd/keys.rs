@@ -7,8 +7,15 @@ use super::gateway::{Again, CallError};
 use super::wire::{Act, Compare, DeleteAnswer, PutAnswer, RangeAnswer, TxnAnswer, keys_below, one_key, put, txn};
 use crate::{Expect, Written};
 
+/// etcd refuses requests of more than 1.5 MiB, ZooKeeper those of more than one.
+const LARGEST_VALUE: usize = 1 << 20;
+
 impl Client {
     pub(super) async fn write_key(&self, path: &str, value: &[u8], expect: Expect) -> Result<Written, CallError> {
+        if value.len() > LARGEST_VALUE {
+            let cause = format!("a value has {} bytes, and at most {LARGEST_VALUE} can be stored", value.len());
+            return Err(CallError::Refused(cause));
+        }
         let Some(compare) = compare(path, expect) else { return Ok(Written::Conflict) };
         let Some(compare) = compare else {
             let answer: PutAnswer = self.gateway.call("kv/put", put(path, value, 0), Again::No).await?;

@@ -39,6 +39,10 @@ impl From<Header> for Place {
 pub struct MemberKey {
     pub value: Option<Bytes>,
     pub revision: i64,
+    /// Counts the values.
+    pub count: u64,
+    /// The newest one that is in the store, and its lease.
+    pub stored: (u64, i64),
 }
 
 impl Client {
@@ -72,12 +76,17 @@ impl Client {
     }
 
     pub(super) async fn renew_leader(&self, wanted: Epoch) -> Result<Option<Lease>, CallError> {
-        let session = self.session(None).await?;
+        let mut session = self.session(None).await?;
         let mut kept = session.id;
         for _ in 0..ROUNDS {
             let before = self.last_seen();
             let sent = boot_now();
             let Some(alive) = self.keep_alive(kept).await? else {
+                if kept != session.id {
+                    // The former one, whose time is over: its keys have moved.
+                    kept = session.id;
+                    continue;
+                }
                 self.session.check.notify_one();
                 return Ok(None);
             };
@@ -85,11 +94,12 @@ impl Client {
             self.saw(header);
             let Some(leader) = leader.filter(|key| epoch(key) == wanted) else { return Ok(None) };
             if leader.lease != kept {
-                // The key is on its way from one lease of ours to the next.
-                let session = self.session(None).await?;
-                if !session.owns(leader.lease) {
+                // The key may be on its way from one lease of ours to the next, and the keeper done with it before the answer came.
+                let now = self.session(None).await?;
+                if !session.owns(leader.lease) && !now.owns(leader.lease) {
                     return Ok(None);
                 }
+                session = now;
                 kept = leader.lease;
                 continue;
             }
@@ -120,11 +130,16 @@ impl Client {
     }
 
     pub(super) async fn write_own_member(&self, value: &[u8]) -> Result<(), CallError> {
-        self.lock_member().value = Some(Bytes::copy_from_slice(value));
+        let count = {
+            let mut member = self.lock_member();
+            member.value = Some(Bytes::copy_from_slice(value));
+            member.count += 1;
+            member.count
+        };
         let mut stale = None;
         for _ in 0..ROUNDS {
             let session = self.session(stale).await?;
-            match self.put_member(session.id).await {
+            match self.put_member(session.id, count).await {
                 Err(CallError::NoLease) => stale = Some(session.id),
                 written => return written,
             }
@@ -133,22 +148,28 @@ impl Client {
     }
 
     /// The newest value under this lease. Each write names the revision that it replaces: so one that was held up on its way cannot
-    /// come after a newer one. One at a time: they would only stand in each other's way.
-    async fn put_member(&self, lease: i64) -> Result<(), CallError> {
+    /// come after a newer one. One at a time: they would only stand in each other's way; and who waited for a write that brought its
+    /// value (`count`) or a newer one need not write again.
+    async fn put_member(&self, lease: i64, count: u64) -> Result<(), CallError> {
         let path = self.own_member()?;
         let _turn = self.member_turn.lock().await;
         for _ in 0..ROUNDS {
-            let (value, revision) = {
+            let (value, revision, newest) = {
                 let member = self.lock_member();
-                let Some(value) = member.value.clone() else { return Ok(()) };
-                (value, member.revision)
+                let Some(value) = member.value.clone().filter(|_| member.stored.0 < count || member.stored.1 != lease)
+                else {
+                    return Ok(());
+                };
+                (value, member.revision, member.count)
             };
             let body = txn(&[Compare::Modified(&path, revision)], Act::Put(&path, &value, lease));
             let answer: TxnAnswer = self.gateway.call("kv/txn", body, Again::No).await?;
             let done = answer.succeeded;
             let now = if done { answer.header.revision } else { answer.found().map_or(0, |key| key.mod_revision) };
-            self.lock_member().revision = now;
+            let mut member = self.lock_member();
+            member.revision = now;
             if done {
+                member.stored = (newest, lease);
                 return Ok(());
             }
         }
@@ -158,7 +179,7 @@ impl Client {
     /// Puts what is under the former lease under the new one; the keys stay what they are.
     pub(super) async fn move_keys(&self, to: i64, from: i64) -> Result<(), CallError> {
         self.adopt_member_value(from).await?;
-        self.put_member(to).await?;
+        self.put_member(to, u64::MAX).await?;
         let name = self.name.as_deref().unwrap_or_default();
         let path = self.layout.leader();
         let body = txn(&[Compare::Lease(&path, from)], Act::Put(&path, name.as_bytes(), to));

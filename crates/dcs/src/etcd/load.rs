@@ -15,25 +15,28 @@ use crate::layout::{self, Layout};
 impl Client {
     pub(super) async fn load_view(&self) -> Result<View, CallError> {
         let body = keys_below(&format!("{}/", self.layout.base()));
+        let before = self.own_session();
         let answer: RangeAnswer = self.gateway.call("kv/range", body, Again::Yes).await?;
         self.saw(answer.header);
-        let view = view(&self.layout, self.own_session(), answer.kvs);
+        // While the keys move from one lease of ours to the next, the answer may show either.
+        let sessions = [before, self.own_session()];
+        let view = view(&self.layout, sessions, answer.kvs);
         self.set_leading(view.leader.as_ref().is_some_and(|leader| leader.owner == LeaderOwner::Me));
         Ok(view)
     }
 }
 
 /// The cluster that these keys are.
-fn view(layout: &Layout, session: Option<Session>, keys: Vec<KeyValue>) -> View {
+fn view(layout: &Layout, sessions: [Option<Session>; 2], keys: Vec<KeyValue>) -> View {
     let keys: BTreeMap<Vec<u8>, KeyValue> = keys.into_iter().map(|key| (key.key.0.clone(), key)).collect();
     let found = |key: Key| keys.get(layout.key(key).as_bytes());
     let value = |key: Key| found(key).map(|key| key.value.0.as_slice());
     let leader = keys.get(layout.leader().as_bytes()).map(|key| Leader {
         name: String::from_utf8_lossy(&key.value.0).into_owned(),
         epoch: epoch(key),
-        owner: match session {
-            Some(session) if session.owns(key.lease) => LeaderOwner::Me,
-            _ => LeaderOwner::Other,
+        owner: match sessions.iter().flatten().any(|session| session.owns(key.lease)) {
+            true => LeaderOwner::Me,
+            false => LeaderOwner::Other,
         },
     });
     let members = format!("{}/", layout.members());

@@ -110,7 +110,8 @@ impl Etcd {
         // An onlooker has nothing that would have to live and die with it.
         if let Some(member) = member {
             let file = options.session_file.clone().map(|path| (path, member));
-            tasks.push(tokio::spawn(Keeper { client: client.clone(), file }.run()).abort_handle());
+            let keeper = Keeper { client: client.clone(), file, learns: !servers.proxies };
+            tasks.push(tokio::spawn(keeper.run()).abort_handle());
         }
         Ok(Etcd { client, tasks, session_file: options.session_file.clone() })
     }

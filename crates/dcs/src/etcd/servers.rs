@@ -22,6 +22,8 @@ impl std::fmt::Debug for EtcdPassword {
 pub struct EtcdOptions {
     /// `http://host:port` each, in the order in which they are tried.
     pub urls: Vec<String>,
+    /// They are proxies, which are not to be asked for the servers behind them.
+    pub proxies: bool,
     pub username: Option<String>,
     pub password: Option<EtcdPassword>,
     /// The authorities that the servers' certificates are checked against; the system's if it is left out.
@@ -49,6 +51,7 @@ impl EtcdOptions {
         }
         let mut options = EtcdOptions {
             urls: Vec::new(),
+            proxies: text(section, "proxy").is_some() || section.get("use_proxies").is_some_and(is_true),
             username: text(section, "username"),
             password: text(section, "password").map(EtcdPassword),
             cacert: text(section, "cacert").map(PathBuf::from),
@@ -66,6 +69,10 @@ impl EtcdOptions {
             }
         } else if let Some(host) = text(section, "host") {
             options.urls.push(server(&protocol, &host, port, "host")?);
+        }
+        if options.urls.is_empty() && text(section, "srv").is_some() {
+            let cause = "pgherd does not ask the DNS for servers yet; name them in `etcd3.hosts`";
+            return Err(SectionError { key: "srv", cause: cause.into() });
         }
         if options.urls.is_empty() {
             let cause = "no server is named; expected `hosts`, a list of HOST:PORT (or `host`, `url`, `proxy`)";
@@ -157,6 +164,15 @@ fn words(value: &Value) -> Vec<String> {
     all.into_iter().filter(|word| !word.is_empty()).collect()
 }
 
+fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Bool(flag) => *flag,
+        Value::String(text) => ["on", "true", "yes", "1"].iter().any(|yes| text.eq_ignore_ascii_case(yes)),
+        Value::Number(number) => number.as_i64() == Some(1),
+        _ => false,
+    }
+}
+
 /// A text that is not empty; numbers count as their text.
 fn text(section: &Map<String, Value>, key: &str) -> Option<String> {
     match section.get(key)? {
@@ -199,10 +215,23 @@ mod tests {
     }
 
     #[test]
+    fn proxies_are_not_asked_for_servers() {
+        for (section, expected) in [
+            (json!({"host": "e"}), false),
+            (json!({"host": "e", "use_proxies": "on"}), true),
+            (json!({"host": "e", "use_proxies": false}), false),
+            (json!({"proxy": "http://p:1"}), true),
+        ] {
+            assert_eq!(read(section.clone()).expect("servers").proxies, expected, "{section}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_a_server_is_said_with_its_key() {
         for (section, key) in [
             (json!({}), ""),
             (json!({"hosts": []}), ""),
+            (json!({"srv": "example.org"}), "srv"),
             (json!({"hosts": ["a b"]}), "hosts"),
             (json!({"hosts": ["a:x"]}), "hosts"),
             (json!({"host": "a/b"}), "host"),

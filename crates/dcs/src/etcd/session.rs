@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::Client;
@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest time between two signs of life; a lease has at least four of them.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// Between two questions for the servers of the cluster, which hardly ever change.
+const LEARN: Duration = Duration::from_secs(60);
 
 /// The lease that our keys are under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub struct Keeper {
     pub client: Arc<Client>,
     /// The file for the lease, and the member key that it is good for.
     pub file: Option<(PathBuf, String)>,
+    /// Whether the cluster is asked for its servers.
+    pub learns: bool,
 }
 
 impl Keeper {
@@ -82,10 +87,18 @@ impl Keeper {
         let cell = &self.client.session;
         let mut ttl = cell.ttl.subscribe();
         self.take_up().await;
+        let mut learned: Option<Instant> = None;
         loop {
             let wanted = *ttl.borrow_and_update();
             let pause = match self.round(wanted).await {
-                Ok(session) => (session.granted / 4).min(if session.former.is_some() { PAUSE } else { QUIET }),
+                Ok(session) => {
+                    if self.learns && learned.is_none_or(|at| at.elapsed() > LEARN) {
+                        learned = Some(Instant::now());
+                        // The configured ones will do.
+                        let _ = self.client.gateway.learn().await;
+                    }
+                    (session.granted / 4).min(if session.former.is_some() { PAUSE } else { QUIET })
+                }
                 Err(error) => {
                     // A lease that was not heard of may well live.
                     if cell.now().is_none() {

@@ -145,6 +145,22 @@ pub struct VersionAnswer {
     pub etcdcluster: String,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct MembersAnswer {
+    pub header: Header,
+    pub members: Vec<Member>,
+}
+
+/// One server of the cluster.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Member {
+    /// Where it says that it is.
+    #[serde(rename = "clientURLs")]
+    pub client_urls: Vec<String>,
+}
+
 /// One line of a watch.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
