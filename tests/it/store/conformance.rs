@@ -327,7 +327,12 @@ async fn an_unknown_write_is_never_told_as_failed<S: Subject>() {
         let view = until("answer", LIMIT, async || two.store.load().await.ok()).await;
         let found = number(&view).expect("it was there before");
         let last = told.iter().rposition(|told| *told == Told::Done).expect("some were done");
-        assert!(found >= last, "round {round}: {last} was done, and {found} is there");
+        // One that was given up may have come after a later one.
+        assert!(
+            found >= last || told[found] == Told::Unknown,
+            "round {round}: {last} was done, and {found} ({:?}) is there",
+            told[found]
+        );
         assert_ne!(told[found], Told::Failed, "round {round}: {found} was told as failed");
         assert!(told.iter().any(|told| *told != Told::Done), "round {round}: the outage went unnoticed");
         assert!(one.store.delete(Key::Config, Expect::Any).await.expect("the server runs"));

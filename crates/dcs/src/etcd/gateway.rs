@@ -100,18 +100,19 @@ struct Servers {
 
 impl Gateway {
     pub fn new(options: &EtcdOptions, retry_timeout: Duration) -> Result<Gateway, String> {
-        // An error only says that somebody installed it before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let urls: Vec<Arc<str>> = options.urls.iter().map(|url| url.as_str().into()).collect();
         let first = urls.first().ok_or("no host is configured; name at least one in `etcd3.hosts`")?.clone();
+        let tls = options.tls().map_err(|error| format!("the section `etcd3`: {error}"))?;
         // A proxy for the web must not see calls inside the cluster.
-        let builder =
-            Client::builder().no_proxy().connect_timeout(LONGEST_CONNECT).tcp_keepalive(Duration::from_secs(5));
+        let http = Client::builder()
+            .no_proxy()
+            .connect_timeout(LONGEST_CONNECT)
+            .tcp_keepalive(Duration::from_secs(5))
+            .tls_backend_preconfigured(tls)
+            .build()
+            .map_err(|error| format!("the HTTP client cannot be made: {}", last_cause(&error)))?;
         Ok(Gateway {
-            http: options
-                .tls(builder)?
-                .build()
-                .map_err(|error| format!("TLS cannot be set up: {}", last_cause(&error)))?,
+            http,
             runtime: Handle::current(),
             credentials: options.username.clone().zip(options.password.clone()),
             token: Mutex::new(None),
@@ -151,7 +152,10 @@ impl Gateway {
         let urls = named.members.into_iter().flat_map(|member| member.client_urls);
         for url in urls.map(|url| Arc::<str>::from(url.trim_end_matches('/'))) {
             let known = self.servers.lock().expect("nobody panics while holding this lock").urls.clone();
-            if known.len() >= MOST_SERVERS || known.contains(&url) {
+            // One that is spoken to differently would get by what was configured for TLS.
+            let alike =
+                url.split_once("://").map(|(scheme, _)| scheme) == server.split_once("://").map(|(scheme, _)| scheme);
+            if known.len() >= MOST_SERVERS || known.contains(&url) || !alike {
                 continue;
             }
             // One that does not answer now may do so the next time.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use reqwest::{Certificate, ClientBuilder, Identity, Url};
+use pgherd_tls::{Check, ClientOptions, Identity, TlsError};
+use reqwest::Url;
+use rustls::ClientConfig;
 use serde_json::{Map, Value};
 
 const DEFAULT_PORT: u16 = 2379;
@@ -105,30 +107,17 @@ impl EtcdOptions {
         Ok(())
     }
 
-    /// Brings the authorities and our certificate into a client.
-    pub(super) fn tls(&self, mut builder: ClientBuilder) -> Result<ClientBuilder, String> {
-        let read = |what: &str, path: &PathBuf| {
-            std::fs::read(path).map_err(|error| format!("`etcd3.{what}` {} cannot be read: {error}", path.display()))
-        };
-        if let Some(path) = &self.cacert {
-            let certificates = Certificate::from_pem_bundle(&read("cacert", path)?)
-                .ok()
-                .filter(|found| !found.is_empty())
-                .ok_or_else(|| format!("`etcd3.cacert` {} holds no certificates in PEM form", path.display()))?;
-            builder = builder.tls_certs_only(certificates);
+    /// How the servers are spoken to with TLS; files that are not needed are not read.
+    pub(super) fn tls(&self) -> Result<ClientConfig, TlsError> {
+        if !self.urls.iter().any(|url| url.starts_with("https:")) {
+            return pgherd_tls::client(&ClientOptions::UNCHECKED);
         }
-        if let Some(path) = &self.cert {
-            let mut pem = read("cert", path)?;
-            if let Some(key) = &self.key {
-                pem.push(b'\n');
-                pem.extend(read("key", key)?);
-            }
-            let identity = Identity::from_pem(&pem).map_err(|_| {
-                format!("`etcd3.cert` {} and `etcd3.key` are no certificate with its key in PEM form", path.display())
-            })?;
-            builder = builder.identity(identity);
-        }
-        Ok(builder)
+        let identity = self.cert.as_deref().map(|certificate| Identity {
+            certificate,
+            key: self.key.as_deref(),
+            key_password: None,
+        });
+        pgherd_tls::client(&ClientOptions { check: Check::Name, authorities: self.cacert.as_deref(), identity })
     }
 }
 
