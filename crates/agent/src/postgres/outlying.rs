@@ -189,7 +189,7 @@ pub fn move_failed_aside(data_dir: &Path, begun: Option<SystemTime>) -> Result<(
         };
         let is_new = |path: &Path| -> bool {
             let born = fs::symlink_metadata(path).and_then(|found| found.created());
-            begun.zip(born.ok()).is_some_and(|(begun, born)| born >= begun)
+            begun.zip(born.ok()).is_some_and(|(begun, born)| born > begun)
         };
         if !content(&target)?.iter().all(|name| is_new(&target.join(name))) {
             stays("some of it was there before, and may be another's");

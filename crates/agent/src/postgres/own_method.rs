@@ -7,11 +7,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use super::data_directory::{self, Marker, holds_data};
 use super::unfinished::Unfinished;
 use super::{Error, Postmaster, Server, Upstream, atomic_file, config_files, conninfo};
 use crate::user_command::UserCommand;
+
+/// Files are dated by the kernel's ticks, of 10 ms at most: what a command makes is to be younger than the mark that is set before.
+const TICK: Duration = Duration::from_millis(10);
 
 /// A section of the configuration that names a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +84,7 @@ pub async fn bootstrap(server: &Server, custom: &CustomBootstrap) -> Result<(), 
     let directory = server.data_dir.clone();
     blocking(move || data_directory::remove_leftovers(&directory)).await?;
     Unfinished::cluster(&server.data_dir)?;
+    tokio::time::sleep(TICK).await;
     let told = [("scope", server.scope.clone()), ("datadir", server.data_dir.display().to_string())];
     let command = method.call(&told, &[]);
     tracing::info!("making the new cluster by {}: {command}", method.name);
