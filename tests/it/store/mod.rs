@@ -71,7 +71,8 @@ fn options_on(servers: Servers, name: &str) -> StoreOptions {
         scope: "my_cluster".into(),
         name: Some(name.into()),
         ttl: Duration::from_secs(8),
-        retry_timeout: Duration::from_secs(3),
+        // Much more than a call takes, so that a busy machine makes none fail.
+        retry_timeout: Duration::from_secs(10),
         session_file: None,
     }
 }
