@@ -176,7 +176,7 @@ fn a_bootstrap_that_fails_leaves_evidence_and_no_half_cluster() {
     let body = format!(
         "mkdir -p {data}; echo half > {data}/PG_VERSION\n\
          [ -e $CALLS.fails ] && ln -s {wal} {data}/pg_wal && echo half > {wal}/0001 && exit 7\n\
-         rm -rf {data}/*; exec {initdb} -D {data} --waldir={wal} --auth=trust -U postgres",
+         rm -rf {data}/*; exec {initdb} -N -D {data} --waldir={wal} --auth=trust -U postgres",
         data = data.display(),
         wal = elsewhere.join("wal").display(),
         initdb = bin_dir().join("initdb").display()
@@ -227,7 +227,7 @@ fn a_bootstrap_that_outlives_its_agent_is_ended_before_the_next_begins() {
     let data = node.data_dir.display();
     // The first call would spoil what the second one makes.
     let body = format!(
-        "echo $$ >> $CALLS\n[ $(wc -l < $CALLS) -gt 1 ] && exec {initdb} -D {data} --auth=trust -U postgres\n\
+        "echo $$ >> $CALLS\n[ $(wc -l < $CALLS) -gt 1 ] && exec {initdb} -N -D {data} --auth=trust -U postgres\n\
          mkdir -p {data}; echo half > {data}/PG_VERSION; sleep 1000; echo late > {data}/late",
         initdb = bin_dir().join("initdb").display()
     );
@@ -242,6 +242,7 @@ fn a_bootstrap_that_outlives_its_agent_is_ended_before_the_next_begins() {
     agent.kill();
     let first = Process::of(restore.calls()[0].parse().expect("its number")).expect("it goes on without its agent");
     cluster.start_agent("node1");
+    cluster.wait_healthy();
     cluster.write("CREATE TABLE town AS SELECT 'Ulm' AS name");
     assert!(!first.is_alive(), "{}", cluster.log("node1"));
     assert_eq!(restore.calls().len(), 2, "it is made once");
