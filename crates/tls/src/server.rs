@@ -1,11 +1,12 @@
 //! The side that is asked.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rustls::ServerConfig;
 
 use crate::authority::Authorities;
-use crate::{Identity, TlsError, ciphers, pem, provider};
+use crate::{Identity, TlsError, ciphers, pem};
 
 /// Whether clients show a certificate. One that is shown must be right in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +27,11 @@ pub struct ServerOptions<'a> {
 }
 
 pub fn server(options: &ServerOptions<'_>) -> Result<ServerConfig, TlsError> {
-    let mut provider = provider();
-    if let (Some(asked), Some(provider)) = (options.ciphers, std::sync::Arc::get_mut(&mut provider)) {
-        ciphers::restrict(provider, asked)?;
+    let mut provider = rustls::crypto::ring::default_provider();
+    if let Some(asked) = options.ciphers {
+        ciphers::restrict(&mut provider, asked)?;
     }
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
     let verifier = |required| {
         let file = options.authorities.ok_or(TlsError::NoAuthority)?;
         Authorities::of_file(file)?.client_verifier(required)

@@ -1,29 +1,23 @@
-//! Real etcd servers (Debian's package) as child processes, each with its own directory and free ports.
-//!
-//! Calls block until the server is in the wanted state, so a client under test lives on a thread of its own. A server is
-//! killed by its process id when it is dropped.
+//! Real etcd servers (Debian's package), each with its own directory and free ports.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::ports::{free_port, free_ports};
-
-/// A start takes a quarter of a second on an idle machine; on a busy one with several at once, many times that.
-const START: Duration = Duration::from_secs(60);
+use super::store_process::{START, StoreProcess};
 
 /// One server: alone, or a voter of a [`Trio`].
 #[derive(Debug)]
 pub struct EtcdServer {
-    directory: TempDir,
+    process: StoreProcess,
     port: u16,
     arguments: Vec<String>,
-    child: Option<Child>,
 }
 
 impl EtcdServer {
@@ -61,69 +55,49 @@ impl EtcdServer {
 
     /// Stops it as its service would.
     pub fn stop(&mut self) {
-        self.signal(Signal::TERM);
-        self.reap();
+        self.process.end(Signal::TERM);
     }
 
     /// SIGKILL: what it had in memory only is lost.
     pub fn kill(&mut self) {
-        self.signal(Signal::KILL);
-        self.reap();
+        self.process.end(Signal::KILL);
     }
 
     /// Starts it again on the same data and port, after [`stop`](Self::stop) or [`kill`](Self::kill).
     pub fn restart(&mut self) {
-        assert!(self.child.is_none(), "restart after a stop or a kill");
+        assert!(!self.process.runs(), "restart after a stop or a kill");
         self.launch();
         self.wait_until_serving();
     }
 
     /// Takes its data away, as when a container without a volume is replaced. It must be stopped.
     pub fn lose_data(&mut self) {
-        assert!(self.child.is_none(), "data are lost between a stop and a restart");
+        assert!(!self.process.runs(), "data are lost between a stop and a restart");
         std::fs::remove_dir_all(self.data()).expect("our own directory");
     }
 
     /// Freezes it: connections stay open and nothing answers. Returns when the last of its threads stands still.
     pub fn sigstop(&self) {
-        self.signal(Signal::STOP);
-        let pid = self.child.as_ref().map(Pid::from_child);
-        let (_, status) =
-            waitpid(pid, WaitOptions::UNTRACED).expect("our own child").expect("a stop is a change of its state");
-        assert!(status.stopped(), "the server ended instead of standing still: {status:?}");
+        self.process.sigstop();
     }
 
     pub fn sigcont(&self) {
-        self.signal(Signal::CONT);
+        self.process.sigcont();
     }
 
     /// One call of the gateway, for what a client under test has no method for. `None` while nobody answers.
     pub fn call(&self, method: &str, body: &str) -> Option<String> {
-        self.request(&format!(
-            "POST /v3/{method} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        ))
-    }
-
-    fn request(&self, text: &str) -> Option<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let limit = Duration::from_secs(2);
-        let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
-        stream.set_read_timeout(Some(limit)).ok()?;
-        stream.write_all(text.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        call(self.port, method, body)
     }
 
     fn data(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.process.directory().join("data")
     }
 
     fn prepare(port: u16, name: &str, peers: &str, cluster: &str) -> EtcdServer {
-        let directory = tempfile::Builder::new().prefix("pgherd-etcd-").tempdir().expect("a temporary directory");
+        let process = StoreProcess::new("etcd");
         let clients = format!("http://127.0.0.1:{port}");
-        let data = directory.path().join("data").display().to_string();
+        let data = process.directory().join("data").display().to_string();
         let options = [
             ("--name", name),
             ("--data-dir", &data),
@@ -136,54 +110,32 @@ impl EtcdServer {
             ("--log-level", "warn"),
         ];
         let arguments = options.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect();
-        EtcdServer { directory, port, arguments, child: None }
+        EtcdServer { process, port, arguments }
     }
 
     fn launch(&mut self) {
-        let log = std::fs::File::create(self.directory.path().join("out.log")).expect("a writable temporary directory");
-        let child = Command::new("etcd")
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle of the log"))
-            .stderr(log)
-            .spawn()
-            .expect("etcd is there: apt-get install etcd-server brings it");
-        self.child = Some(child);
+        self.process.launch(Command::new("etcd").args(&self.arguments));
     }
 
     /// It answers a linearizable read (it has a leader and a quorum), or wants to know who asks.
     fn wait_until_serving(&mut self) {
-        let deadline = Instant::now() + START;
         let serves = |answer: String| answer.contains(" 200 ") || answer.contains("user name is empty");
-        while !self.call("kv/range", r#"{"key":"YQ=="}"#).is_some_and(serves) {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("our own child"));
-            let log = || std::fs::read_to_string(self.directory.path().join("out.log")).unwrap_or_default();
-            assert!(ended.is_none(), "etcd ended at its start ({ended:?}): {}", log());
-            assert!(Instant::now() < deadline, "etcd does not serve after {START:?}: {}", log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("a running server");
-        kill_process(Pid::from_child(child), signal).expect("our own child, not yet reaped");
-    }
-
-    fn reap(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.wait().expect("our own child");
-        }
+        let port = self.port;
+        self.process.wait_until(|| call(port, "kv/range", r#"{"key":"YQ=="}"#).is_some_and(serves));
     }
 }
 
-impl Drop for EtcdServer {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Both fail only if it has ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+fn call(port: u16, method: &str, body: &str) -> Option<String> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let limit = Duration::from_secs(2);
+    let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
+    stream.set_read_timeout(Some(limit)).ok()?;
+    let head =
+        format!("POST /v3/{method} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// An authority, and what it has signed: `ca.crt`, and `.crt` and `.key` of `server` and `client`.

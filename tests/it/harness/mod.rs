@@ -13,6 +13,7 @@ pub mod postgres;
 pub mod process;
 pub mod script;
 pub mod site;
+pub mod store_process;
 pub mod user;
 pub mod writers;
 pub mod zookeeper;
