@@ -7,6 +7,7 @@ mod daemon;
 pub mod guard;
 pub mod postgres;
 pub mod privileges;
+mod proc_stat;
 pub mod survivors;
 pub mod user_command;
 mod watchdog;

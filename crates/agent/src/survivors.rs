@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgherd_dcs::boot_now;
-use rustix::process::{Pid, PidfdFlags, Signal, getpgid, getpgrp, getpid, getsid, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process_group, pidfd_open};
 
 use crate::guard::scan::{FIRST_PAUSE, LONGEST_PAUSE};
+use crate::proc_stat::Stat;
 
 /// The variable.
 pub const VARIABLE: &str = "PGHERD_COMMAND";
@@ -86,8 +87,9 @@ impl Mark {
         if !self.is_on(pid) {
             return;
         }
-        if let Ok(group) = getpgid(Some(pid))
-            && group != getpgrp()
+        let group_of = |pid| Stat::of(pid).and_then(|stat| stat.group);
+        if let Some(group) = group_of(pid)
+            && group_of(getpid()) != Some(group)
         {
             // Gone already: that is what is wanted.
             let _ = kill_process_group(group, Signal::KILL);
@@ -129,7 +131,7 @@ pub fn callback(data_dir: &Path, purpose: Purpose) -> Option<Pid> {
 
 /// The leader of a group that we made. What it has left behind as a service is a session of its own, or a group without its leader.
 fn is_command(pid: Pid) -> bool {
-    getpgid(Some(pid)) == Ok(pid) && getsid(Some(pid)).is_ok_and(|session| session != pid)
+    Stat::of(pid).is_some_and(|stat| stat.group == Some(pid) && stat.session != Some(pid))
 }
 
 #[cfg(test)]
@@ -138,8 +140,7 @@ mod tests {
     use crate::user_command::UserCommand;
 
     fn is_alive(pid: Pid) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid()));
-        stat.is_ok_and(|stat| !stat.contains(") Z "))
+        Stat::of(pid).is_some_and(|stat| !stat.has_ended())
     }
 
     fn ends(pid: Pid) {

@@ -206,7 +206,8 @@ mod tests {
 
     /// A zombie is nobody.
     fn is_alive(pid: i32) -> bool {
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+        let stat = rustix::process::Pid::from_raw(pid).and_then(crate::proc_stat::Stat::of);
+        stat.is_some_and(|stat| !stat.has_ended())
     }
 
     proptest::proptest! {

@@ -11,6 +11,7 @@ use rustix::process::Pid;
 use super::handle::{Guard, GuardError, Process, look_in};
 use super::page::{NAME as PAGE_NAME, Page};
 use super::process::NAME as GUARD_NAME;
+use crate::proc_stat::Stat;
 
 /// What runs in a data directory.
 #[derive(Debug)]
@@ -103,18 +104,11 @@ fn is_guard(pid: Pid) -> bool {
 }
 
 fn parent_of(pid: Pid) -> Option<Pid> {
-    Pid::from_raw(stat(pid, 1)?.parse().ok()?)
+    Stat::of(pid)?.parent
 }
 
 fn has_ended(pid: Pid) -> bool {
-    stat(pid, 0).is_none_or(|state| matches!(state.as_str(), "Z" | "X"))
-}
-
-/// A field of `/proc/PID/stat` after the name: 0 is the state, 1 the parent.
-fn stat(pid: Pid, field: usize) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
-    // The name is in parentheses and may itself hold some: count from the last one.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(field).map(str::to_owned)
+    Stat::of(pid).is_none_or(|stat| stat.has_ended())
 }
 
 /// The first line of `postmaster.pid`. A negative number is a single-user server, which nobody attaches to.
