@@ -39,6 +39,7 @@ for purpose in "$@"; do
         need zookeeper test -d /etc/zookeeper
         need pgbackrest command -v pgbackrest
         need etcd-server command -v etcd
+        need systemd command -v systemd-analyze
         ;;
     docker)
         need docker.io command -v docker

@@ -12,7 +12,7 @@ pub fn not_inherited() -> Vec<OsString> {
 
 fn is_private(name: &str) -> bool {
     ["PATRONI_", "KUBERNETES_"].iter().any(|prefix| name.starts_with(prefix))
-        || ["PGHERD_GUARD", "NOTIFY_SOCKET", VARIABLE].contains(&name)
+        || ["PGHERD_GUARD", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", VARIABLE].contains(&name)
 }
 
 /// The same, and libpq's own variables (`PGHOST`, `PGPASSWORD`, ...): a program of PostgreSQL is told everything in its arguments and its
@@ -33,7 +33,8 @@ mod tests {
 
     #[test]
     fn children_inherit_no_passwords() {
-        for name in ["PATRONI_SUPERUSER_PASSWORD", "KUBERNETES_PORT", "NOTIFY_SOCKET", "PGHERD_GUARD"] {
+        for name in ["PATRONI_SUPERUSER_PASSWORD", "KUBERNETES_PORT", "NOTIFY_SOCKET", "WATCHDOG_USEC", "PGHERD_GUARD"]
+        {
             assert!(is_private(name), "{name}");
         }
         assert!(!is_private("PATH") && !is_private("PGHERD_DEMO_NODE"));

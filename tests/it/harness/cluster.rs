@@ -4,6 +4,7 @@
 //! checks that none was left. A test that fails shows the end of every log.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -65,10 +66,12 @@ impl Cluster {
         // Started by root, the servers run as user postgres, who has to pass through.
         std::fs::set_permissions(parent.path(), PermissionsExt::from_mode(0o755)).expect("its mode can be set");
         let _ = rustls::crypto::ring::default_provider().install_default();
+        // A kept connection may lead to an agent that was killed since.
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).pool_max_idle_per_host(0);
         let cluster = Cluster {
             parent,
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop"),
-            client: reqwest::Client::builder().no_proxy().timeout(ANSWER).build().expect("an HTTP client"),
+            client: client.build().expect("an HTTP client"),
         };
         let output = cluster.demo(&["demo", "--store", store, "--nodes", &nodes.to_string()]);
         assert!(output.status.success(), "the demo does not start\n{}", text(&output));
@@ -228,11 +231,16 @@ impl Cluster {
 
     /// Starts the agent of a node again, as its service would; the former one must have ended.
     pub fn start_agent(&self, node: &str) -> Process {
+        self.start_agent_in(node, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_agent_in(&self, node: &str, environment: &[(&str, &OsStr)]) -> Process {
         assert!(!self.node(node).agent.is_alive(), "the agent of {node} runs");
         let mut state = self.state();
         let nodes = state["nodes"].as_array_mut().expect("nodes");
         let recorded = nodes.iter_mut().find(|recorded| recorded["name"] == node).expect("a node of this name");
-        let agent = self.launch(&recorded["agent"]["launch"]);
+        let agent = self.launch(&recorded["agent"]["launch"], environment);
         recorded["agent"]["identity"] = json!({ "pid": agent.pid, "started_ticks": agent.started });
         // Recorded, so that the end of the demo asks it to stop in order.
         std::fs::write(self.directory().join("state.json"), state.to_string()).expect("the state can be written");
@@ -243,7 +251,7 @@ impl Cluster {
     pub fn restart_entry(&self) {
         self.entry().kill();
         let mut state = self.state();
-        let entry = self.launch(&state["entry"]["launch"]);
+        let entry = self.launch(&state["entry"]["launch"], &[]);
         state["entry"]["identity"] = json!({ "pid": entry.pid, "started_ticks": entry.started });
         std::fs::write(self.directory().join("state.json"), state.to_string()).expect("the state can be written");
     }
@@ -256,13 +264,13 @@ impl Cluster {
     pub fn start_store(&self) {
         assert!(!self.store().is_alive(), "the store runs");
         let mut state = self.state();
-        let store = self.launch(&state["store"]["launch"]);
+        let store = self.launch(&state["store"]["launch"], &[]);
         state["store"]["identity"] = json!({ "pid": store.pid, "started_ticks": store.started });
         std::fs::write(self.directory().join("state.json"), state.to_string()).expect("the state can be written");
     }
 
     /// As the demo does it: only its own marks in the environment, a session of its own, the output to its log.
-    fn launch(&self, launch: &Value) -> Process {
+    fn launch(&self, launch: &Value, environment: &[(&str, &OsStr)]) -> Process {
         let log = std::fs::File::options().append(true).open(launch["log"].as_str().expect("a log")).expect("its log");
         let mut command = Command::new(launch["program"].as_str().expect("a program"));
         for argument in launch["arguments"].as_array().expect("arguments") {
@@ -270,6 +278,7 @@ impl Cluster {
         }
         command.current_dir(self.directory()).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.directory()).env("LC_ALL", "C.UTF-8").env("PGHERD_DEMO_DIRECTORY", self.directory());
+        command.envs(environment.iter().copied());
         if let Some(node) = launch["node"].as_str() {
             command.env("PGHERD_DEMO_NODE", node);
         }

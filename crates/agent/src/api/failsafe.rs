@@ -239,8 +239,8 @@ mod tests {
     #[tokio::test]
     async fn one_member_asks_another() {
         let (fixture, looping) = member(vec![FailsafeAnswer::Accepted, FailsafeAnswer::Leads]);
-        let server = serve(vec!["127.0.0.1:0".parse().expect("an address")], fixture.api.clone());
-        let server = server.expect("a port is free");
+        let server = serve(&["127.0.0.1:0".parse().expect("an address")], fixture.api.clone());
+        let mut server = server.expect("a port is free");
         let url = format!("http://{}/patroni", server.addresses()[0]);
         assert_eq!(client().ask_failsafe(&url, &request(), ANSWER).await, Ok(()));
         let refused = client().ask_failsafe(&url, &request(), ANSWER).await.expect_err("it leads");

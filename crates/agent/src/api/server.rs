@@ -83,31 +83,91 @@ pub async fn resolve_listen(text: &str) -> Result<Vec<SocketAddr>, ApiError> {
 /// The running server. Dropped, it closes every connection at once.
 #[derive(Debug)]
 pub struct ServerHandle {
-    addresses: Vec<SocketAddr>,
+    service: Service,
+    places: Arc<Semaphore>,
+    listeners: Vec<Listener>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    /// As it was asked for; the port may be 0.
+    asked: SocketAddr,
+    local: SocketAddr,
     stop: watch::Sender<bool>,
-    listeners: Vec<JoinHandle<()>>,
+    /// Its socket is closed.
+    closed: watch::Receiver<bool>,
+    task: JoinHandle<()>,
 }
 
 impl ServerHandle {
     /// Where it listens; the port is the real one where 0 was asked for.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|listener| listener.local).collect()
+    }
+
+    /// Listens on these addresses from now on and no longer on others, whose requests in progress end as in [`stop`](Self::stop). After an error it
+    /// listens where it did.
+    pub async fn listen_on(&mut self, listen: &[SocketAddr]) -> Result<(), ApiError> {
+        let (stay, leave): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.listeners).into_iter().partition(|listener| listen.contains(&listener.asked));
+        self.listeners = stay;
+        let is_new = |address: &SocketAddr| self.listeners.iter().all(|listener| listener.asked != *address);
+        let new: Vec<SocketAddr> = listen.iter().copied().filter(is_new).collect();
+        let Err(_) = self.open(&new) else {
+            tokio::spawn(stop_all(leave));
+            return Ok(());
+        };
+        // One address of a port that all addresses are listened on is to be had only after that.
+        let before: Vec<SocketAddr> = leave.iter().map(|listener| listener.asked).collect();
+        let sockets: Vec<_> = leave.iter().map(|listener| listener.closed.clone()).collect();
+        tokio::spawn(stop_all(leave));
+        for mut socket in sockets {
+            // Its task has ended: so has the socket.
+            let _ = socket.wait_for(|closed| *closed).await;
+        }
+        self.open(&new).inspect_err(|_| {
+            if let Err(error) = self.open(&before) {
+                tracing::error!("{:#}", anyhow::Error::from(error));
+            }
+        })
+    }
+
+    /// On all of them or on none.
+    fn open(&mut self, listen: &[SocketAddr]) -> Result<(), ApiError> {
+        if listen.is_empty() {
+            return Ok(());
+        }
+        for (asked, socket) in bind_all(listen)? {
+            let (stop, stopped) = watch::channel(false);
+            let (is_closed, closed) = watch::channel(false);
+            let service = Service { stopped, ..self.service.clone() };
+            let local = socket.local_addr().unwrap_or(asked);
+            let task = tokio::spawn(accept_all(socket, service, self.places.clone(), is_closed));
+            self.listeners.push(Listener { asked, local, stop, closed, task });
+        }
+        Ok(())
     }
 
     /// Takes no more requests, lets those in progress end for [`GRACE`], then closes what is left.
-    pub async fn stop(mut self) {
-        self.stop.send_replace(true);
-        let listeners = std::mem::take(&mut self.listeners);
-        let aborts: Vec<_> = listeners.iter().map(JoinHandle::abort_handle).collect();
-        if tokio::time::timeout(GRACE, futures::future::join_all(listeners)).await.is_err() {
-            aborts.iter().for_each(tokio::task::AbortHandle::abort);
-        }
+    pub async fn stop(&mut self) {
+        stop_all(std::mem::take(&mut self.listeners)).await;
+    }
+}
+
+async fn stop_all(listeners: Vec<Listener>) {
+    for listener in &listeners {
+        listener.stop.send_replace(true);
+    }
+    let aborts: Vec<_> = listeners.iter().map(|listener| listener.task.abort_handle()).collect();
+    let tasks = listeners.into_iter().map(|listener| listener.task);
+    if tokio::time::timeout(GRACE, futures::future::join_all(tasks)).await.is_err() {
+        aborts.iter().for_each(tokio::task::AbortHandle::abort);
     }
 }
 
 impl Drop for ServerHandle {
     fn drop(&mut self) {
-        self.listeners.iter().for_each(JoinHandle::abort);
+        self.listeners.iter().for_each(|listener| listener.task.abort());
     }
 }
 
@@ -115,31 +175,31 @@ impl Drop for ServerHandle {
 ///
 /// An address family that the machine lacks is passed over, as long as one address remains; an address in use is an
 /// error. Must be called within a runtime.
-pub fn serve(listen: Vec<SocketAddr>, state: ApiState) -> Result<ServerHandle, ApiError> {
-    let listeners = bind_all(&listen)?;
-    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+pub fn serve(listen: &[SocketAddr], state: ApiState) -> Result<ServerHandle, ApiError> {
+    if listen.is_empty() {
+        return Err(ApiError::NoAddress);
+    }
+    let settings = state.settings.clone();
+    let service = Service { settings, router: router(state), stopped: watch::channel(false).1 };
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let (stop, stopped) = watch::channel(false);
-    let service = Service { settings: state.settings.clone(), router: router(state), stopped };
-    let accept = |listener| tokio::spawn(accept_all(listener, service.clone(), places.clone()));
-    let listeners = listeners.into_iter().map(accept).collect();
-    Ok(ServerHandle { addresses, stop, listeners })
+    let mut server = ServerHandle { service, places, listeners: Vec::new() };
+    server.open(listen)?;
+    Ok(server)
 }
 
-fn bind_all(listen: &[SocketAddr]) -> Result<Vec<TcpListener>, ApiError> {
+fn bind_all(listen: &[SocketAddr]) -> Result<Vec<(SocketAddr, TcpListener)>, ApiError> {
     let mut bound = Vec::new();
     let mut passed_over = None;
     for address in listen {
         match bind(*address) {
-            Ok(listener) => bound.push(listener),
+            Ok(listener) => bound.push((*address, listener)),
             Err(source) if is_missing(&source) => passed_over = Some(ApiError::Bind { address: *address, source }),
             Err(source) => return Err(ApiError::Bind { address: *address, source }),
         }
     }
-    match (bound.is_empty(), passed_over) {
-        (false, _) => Ok(bound),
-        (true, Some(error)) => Err(error),
-        (true, None) => Err(ApiError::NoAddress),
+    match passed_over {
+        Some(error) if bound.is_empty() => Err(error),
+        _ => Ok(bound),
     }
 }
 
@@ -163,7 +223,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// What every connection needs.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Service {
     settings: Arc<ArcSwap<Settings>>,
     router: Router,
@@ -171,7 +231,7 @@ struct Service {
 }
 
 /// Takes connections while there are places, until told to stop; then waits for those in progress.
-async fn accept_all(listener: TcpListener, service: Service, places: Arc<Semaphore>) {
+async fn accept_all(listener: TcpListener, service: Service, places: Arc<Semaphore>, closed: watch::Sender<bool>) {
     let mut connections = JoinSet::new();
     let mut stopped = service.stopped.clone();
     loop {
@@ -197,6 +257,7 @@ async fn accept_all(listener: TcpListener, service: Service, places: Arc<Semapho
         }
     }
     drop(listener);
+    closed.send_replace(true);
     while connections.join_next().await.is_some() {}
 }
 

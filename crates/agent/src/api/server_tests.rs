@@ -18,7 +18,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn start(fixture: &Fixture) -> (ServerHandle, SocketAddr) {
-    let handle = serve(vec![([127, 0, 0, 1], 0).into()], fixture.api.clone()).expect("a server");
+    let handle = serve(&[([127, 0, 0, 1], 0).into()], fixture.api.clone()).expect("a server");
     let address = handle.addresses()[0];
     (handle, address)
 }
@@ -210,26 +210,66 @@ async fn streams_are_bounded_and_end_with_the_daemon() {
 #[tokio::test]
 async fn shutting_down_lets_a_request_end_and_frees_the_port() {
     let mut fixture = Fixture::new(view());
-    let (handle, address) = start(&fixture);
+    let (mut handle, address) = start(&fixture);
     let mut client = TcpStream::connect(address).await.expect("a connection");
     client.write_all(b"POST /restart HTTP/1.0\r\n\r\n").await.expect("sent");
     let Some(Command::Restart { reply, .. }) = fixture.commands.recv().await else { panic!("no restart") };
-    let shutdown = tokio::spawn(handle.stop());
+    let shutdown = tokio::spawn(async move { handle.stop().await });
     tokio::task::yield_now().await;
     reply.send(RestartOutcome::Done).expect("somebody waits");
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.ends_with("restarted successfully"), "{answer}");
     shutdown.await.expect("no panic");
-    serve(vec![address], fixture.api.clone()).expect("the port is free again");
+    serve(&[address], fixture.api.clone()).expect("the port is free again");
 }
 
 #[tokio::test]
 async fn what_cannot_be_served_is_said_at_start() {
     let fixture = Fixture::new(view());
     let (_handle, address) = start(&fixture);
-    let error = serve(vec![address], fixture.api.clone()).expect_err("the port is taken");
+    let error = serve(&[address], fixture.api.clone()).expect_err("the port is taken");
     assert!(error.to_string().contains("restapi.listen"), "{error}");
+}
+
+#[tokio::test]
+async fn it_moves_to_other_addresses_while_a_request_is_in_progress() {
+    let mut fixture = Fixture::new(view());
+    fixture.lead();
+    let (mut handle, address) = start(&fixture);
+    let mut client = TcpStream::connect(address).await.expect("a connection");
+    client.write_all(b"POST /restart HTTP/1.0\r\n\r\n").await.expect("sent");
+    let Some(Command::Restart { reply, .. }) = fixture.commands.recv().await else { panic!("no restart") };
+
+    // Where somebody else listens it does not go, and stays reachable.
+    let (taken_by, taken) = start(&fixture);
+    let error = handle.listen_on(&[taken]).await.expect_err("the port is taken");
+    assert!(error.to_string().contains(&taken.to_string()), "{error}");
+    let [address] = handle.addresses()[..] else { panic!("one address") };
+    drop(taken_by);
+
+    let all_of = |address: SocketAddr| SocketAddr::from(([0, 0, 0, 0], address.port()));
+    for wanted in [vec![taken], vec![taken, address], vec![all_of(taken)], vec![taken]] {
+        // The one that has just been dropped may need a moment.
+        while handle.listen_on(&wanted).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let mut addresses = handle.addresses();
+        addresses.sort_unstable_by_key(|address| *address != taken);
+        assert_eq!(addresses, wanted);
+        assert_eq!(first_line(taken, "GET / HTTP/1.0\r\n\r\n").await, "HTTP/1.0 200 OK");
+    }
+    eventually_refused(address).await;
+    reply.send(RestartOutcome::Done).expect("somebody waits");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.ends_with("restarted successfully"), "{answer}");
+}
+
+/// A listener's socket is closed a moment after it is given up.
+async fn eventually_refused(address: SocketAddr) {
+    let refused = async { while TcpStream::connect(address).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, refused).await.expect("nobody listens there any more");
 }
 
 #[tokio::test]

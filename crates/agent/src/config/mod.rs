@@ -123,8 +123,7 @@ impl Config {
 
     /// Keys that differ and are in force only once the agent is started again.
     pub fn later_differences(&self, new: &Config) -> Vec<&'static str> {
-        let differs =
-            [("restapi.listen", self.restapi.listen != new.restapi.listen), ("guard.mode", self.guard != new.guard)];
+        let differs = [("guard.mode", self.guard != new.guard)];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 

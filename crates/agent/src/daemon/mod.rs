@@ -25,6 +25,7 @@ mod settings;
 mod signals;
 mod slots;
 mod story;
+mod systemd;
 mod tell;
 mod timeline;
 mod tls;
@@ -52,6 +53,7 @@ use self::publish::Publisher;
 use self::round::{Daemon, Parts};
 use self::settings::Current;
 use self::signals::Signals;
+use self::systemd::Systemd;
 use crate::api::{self, ApiState, BasicAuth, PeerClient};
 use crate::config::{Config, Environment};
 use crate::guard::GuardMode;
@@ -142,7 +144,7 @@ async fn serve(mut current: Current, path: Option<&Path>, environment: Environme
         settings: publisher.settings.clone(),
     };
     let listen = api::resolve_listen(&current.config.restapi.listen.to_string()).await?;
-    let api = api::serve(listen, state)?;
+    let api = api::serve(&listen, state)?;
     let jobs = Jobs::new(WriteProbe::start(&server.data_dir, PROBE)?);
     let callbacks = Callbacks::take_over(&server.data_dir);
     let parts = Parts {
@@ -159,10 +161,10 @@ async fn serve(mut current: Current, path: Option<&Path>, environment: Environme
         commands: Commands::new(receiver),
         failsafe: Failsafe::new(asked),
         signals,
+        api,
+        systemd: Systemd::connect(),
     };
-    let result = Box::pin(Daemon::new(parts).run()).await;
-    api.stop().await;
-    result.map_err(anyhow::Error::msg)
+    Box::pin(Daemon::new(parts).run()).await.map_err(anyhow::Error::msg)
 }
 
 /// Commands of the user's that a killed agent has left at work: nobody waits for them any more, and they must not meet those of this agent.

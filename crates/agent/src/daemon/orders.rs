@@ -9,12 +9,15 @@ use super::fallback::RefusedLines;
 use super::jobs::Report;
 use super::round::Daemon;
 use super::settings::Overlay;
-use crate::api::Command;
+use crate::api::{self, Command};
 use crate::config::{Config, SynchronousMode};
 use crate::postgres::{Recovery, access};
 
 /// Asking a running server what it thinks of its access rules takes milliseconds; the round must go on.
 const ACCESS_CHECK: Duration = Duration::from_secs(1);
+
+/// How long a name to listen on may take to be resolved; the round must go on.
+const REBIND: Duration = Duration::from_secs(1);
 
 /// The view of `pg_ident.conf` came with 15.
 const SAYS_ERRORS_OF_MAPPINGS: u32 = 150_000;
@@ -71,8 +74,14 @@ impl Daemon {
 
     /// Reads the file again; a broken one changes nothing.
     pub(super) async fn reload(&mut self) {
+        self.systemd.reloading();
+        self.read_again().await;
+        self.systemd.ready();
+    }
+
+    async fn read_again(&mut self) {
         match Config::load(self.path.as_deref(), &self.environment) {
-            Ok(config) => {
+            Ok(mut config) => {
                 let fixed = self.current.config.fixed_differences(&config);
                 if !fixed.is_empty() {
                     let keys = fixed.join("`, `");
@@ -87,6 +96,7 @@ impl Daemon {
                 for key in self.current.config.later_differences(&config) {
                     tracing::warn!("`{key}` has changed: that is in force when the agent is started again");
                 }
+                self.move_api(&mut config).await;
                 self.current.replace(config);
                 self.memory.apply = true;
                 self.publisher.reconfigure(&self.current.config).await;
@@ -98,6 +108,26 @@ impl Daemon {
             }
             Err(error) => tracing::error!("the configuration stays as it was: {error}"),
         }
+    }
+
+    /// To where `restapi.listen` says. Where it cannot listen there, it stays where it is, and so does what members are told of it.
+    async fn move_api(&mut self, config: &mut Config) {
+        let now = &self.current.config.restapi;
+        if now.listen == config.restapi.listen {
+            return;
+        }
+        let moved = async {
+            let addresses = api::resolve_listen(&config.restapi.listen.to_string()).await?;
+            self.api.listen_on(&addresses).await
+        };
+        let error = match tokio::time::timeout(REBIND, moved).await {
+            Ok(Ok(())) => return tracing::info!("the REST API listens on {} now", config.restapi.listen),
+            Ok(Err(error)) => anyhow::Error::from(error),
+            Err(_) => anyhow::anyhow!("{} was not resolved in time", config.restapi.listen),
+        };
+        tracing::error!("the REST API listens on {} as before: {error:#}", now.listen);
+        config.restapi.listen = now.listen.clone();
+        config.restapi.connect_address = now.connect_address.clone();
     }
 
     /// Brings what has changed in the configuration into force: the times of the lease, and the files of the server.

@@ -78,7 +78,7 @@ impl Publisher {
         RouteSource::new(self.route.subscribe())
     }
 
-    /// The section `restapi` was read again; where it listens does not change.
+    /// The section `restapi` was read again; where it listens is not ours.
     pub async fn reconfigure(&self, config: &Config) {
         match settings(config).await {
             Ok(settings) => self.settings.store(Arc::new(settings)),

@@ -27,7 +27,8 @@ use super::settings::Current;
 use super::signals::{Signal, Signals};
 use super::slots::SlotWork;
 use super::story::Story;
-use crate::api::PeerClient;
+use super::systemd::Systemd;
+use crate::api::{PeerClient, ServerHandle};
 use crate::config::{Environment, SynchronousMode};
 use crate::postgres::Observation;
 
@@ -60,6 +61,8 @@ pub struct Daemon {
     pub(super) failsafe: Failsafe,
     pub(super) slots: SlotWork,
     pub(super) signals: Signals,
+    pub(super) api: ServerHandle,
+    pub(super) systemd: Systemd,
     pub(super) memory: Memory,
     /// Of the polls that run in the background, to the loop; at most one runs at a time.
     pub(super) events: mpsc::Sender<PeerPoll>,
@@ -85,6 +88,8 @@ pub struct Parts {
     pub commands: Commands,
     pub failsafe: Failsafe,
     pub signals: Signals,
+    pub api: ServerHandle,
+    pub systemd: Systemd,
 }
 
 /// What the loop keeps from round to round, beside what the agent remembers.
@@ -158,6 +163,8 @@ impl Daemon {
             failsafe: parts.failsafe,
             slots: SlotWork::default(),
             signals: parts.signals,
+            api: parts.api,
+            systemd: parts.systemd,
             memory: Memory { apply: true, ..Memory::default() },
             events,
             polls,
@@ -166,6 +173,7 @@ impl Daemon {
 
     /// Runs until the decision ends it.
     pub(super) async fn run(mut self) -> Result<(), String> {
+        self.systemd.ready();
         loop {
             match self.round().await {
                 // What has come meanwhile is taken in all the same: a signal, or a job's end, is not put off by actions that repeat.
@@ -223,6 +231,7 @@ impl Daemon {
             let _ = observer.send(());
         }
         self.lease.watch.round_done(boot_now());
+        self.systemd.alive();
         match self.memory.exit.take() {
             Some(result) => Round::Exit(result),
             None => match carried_out {
@@ -424,6 +433,7 @@ impl Daemon {
 
     /// Waits for the first of all that can happen.
     async fn wait(&mut self, until: Boot) {
+        let until = until.min(self.systemd.due());
         let postmaster = self.node.postmaster.clone();
         let ends = async {
             match &postmaster {
@@ -451,7 +461,10 @@ impl Daemon {
             event = self.failsafe.next() => self.failsafe_event(event),
             command = self.commands.receive() => self.command(command).await,
             signal = self.signals.next() => match signal {
-                Signal::Stop => self.memory.stopping = true,
+                Signal::Stop => {
+                    self.systemd.stopping();
+                    self.memory.stopping = true;
+                }
                 Signal::Reload => self.reload().await,
             },
             () = tokio::time::sleep(until.since(boot_now())) => {}
@@ -492,6 +505,7 @@ impl Daemon {
         if stopped && self.memory.reachable {
             self.register_stopped().await;
         }
+        self.api.stop().await;
     }
 }
 

@@ -50,6 +50,7 @@ impl Daemon {
                 .map(|facts| format!(" ({facts})"))
                 .unwrap_or_default(),
         };
+        self.systemd.doing(&format!("{}{facts}", rule.sentence()));
         match rule {
             Rule::UnusableDirectory | Rule::ForeignCluster => {
                 tracing::error!(rule = rule.name(), "{}{facts}", rule.sentence());

@@ -1,0 +1,114 @@
+//! What systemd is told where it has started the agent with `Type=notify`: that the agent serves, reads its configuration again or stops, and what
+//! it does. With `WatchdogSec`, also that its rounds go on: systemd kills an agent of which it hears nothing and starts another, which finds
+//! PostgreSQL as it was (`KillMode=process`).
+//!
+//! Nobody waits for systemd: a thread of its own tells it, and what that cannot keep up with is left out. Without systemd there is no such thread.
+//! Tested in `tests/it/cluster/systemd.rs`; the unit is `deploy/systemd/pgherd.service`.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use pgherd_dcs::boot_now;
+use pgherd_ha::Boot;
+use sd_notify::NotifyState;
+
+/// How many notices wait for a systemd that is busy.
+const QUEUE: usize = 16;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Notice {
+    Ready,
+    Reloading,
+    Stopping,
+    Alive,
+    /// A line for `systemctl status`.
+    Doing(String),
+}
+
+/// The way to systemd, if there is one.
+#[derive(Debug)]
+pub struct Systemd {
+    notices: Option<SyncSender<Notice>>,
+    /// Half of `WatchdogSec`, and when systemd last heard of us.
+    heartbeat: Option<(Duration, Boot)>,
+}
+
+impl Systemd {
+    pub fn connect() -> Systemd {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            return Systemd { notices: None, heartbeat: None };
+        }
+        let (notices, queue) = sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("systemd".into());
+        let notices = match thread.spawn(move || pass_on(&queue)) {
+            Ok(_) => Some(notices),
+            Err(error) => {
+                tracing::warn!("systemd cannot be told anything: no thread for it: {error}");
+                None
+            }
+        };
+        let heartbeat = sd_notify::watchdog_enabled().map(|limit| (limit / 2, boot_now()));
+        Systemd { notices, heartbeat }
+    }
+
+    /// The agent serves.
+    pub fn ready(&mut self) {
+        self.alive();
+        self.tell(Notice::Ready);
+    }
+
+    /// [`ready`](Self::ready) ends it.
+    pub fn reloading(&self) {
+        self.tell(Notice::Reloading);
+    }
+
+    pub fn stopping(&self) {
+        self.tell(Notice::Stopping);
+    }
+
+    pub fn doing(&self, text: &str) {
+        self.tell(Notice::Doing(text.to_owned()));
+    }
+
+    /// A round is done.
+    pub fn alive(&mut self) {
+        if let Some((_, told)) = &mut self.heartbeat {
+            *told = boot_now();
+            self.tell(Notice::Alive);
+        }
+    }
+
+    /// By when the next round must be done.
+    pub fn due(&self) -> Boot {
+        self.heartbeat.map_or(Boot::NEVER, |(pause, told)| told + pause)
+    }
+
+    fn tell(&self, notice: Notice) {
+        let Some(notices) = &self.notices else { return };
+        match notices.try_send(notice) {
+            Ok(()) => {}
+            Err(TrySendError::Full(notice) | TrySendError::Disconnected(notice)) => {
+                tracing::debug!("systemd does not take notices; left out: {notice:?}");
+            }
+        }
+    }
+}
+
+/// Until the daemon is gone.
+fn pass_on(queue: &Receiver<Notice>) {
+    while let Ok(notice) = queue.recv() {
+        let told = match &notice {
+            Notice::Ready => sd_notify::notify(&[NotifyState::Ready]),
+            // By the time systemd knows which reload a `READY=1` ends.
+            Notice::Reloading => {
+                NotifyState::monotonic_usec_now().and_then(|time| sd_notify::notify(&[NotifyState::Reloading, time]))
+            }
+            Notice::Stopping => sd_notify::notify(&[NotifyState::Stopping]),
+            Notice::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
+            Notice::Doing(text) => sd_notify::notify(&[NotifyState::Status(text)]),
+        };
+        if let Err(error) = told {
+            tracing::debug!("systemd could not be told {notice:?}: {error}");
+        }
+    }
+}
