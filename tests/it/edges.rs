@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may depend on whom: `cli -> agent, proxy -> dcs -> ha`; `tls` below all that reach a network; `sim -> ha`; nothing depends on `sim`.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("pgherd", &["pgherd-agent", "pgherd-proxy", "pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
     ("pgherd-agent", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
     ("pgherd-proxy", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("pgherd-sim", &["pgherd-ha"]),
     ("pgherd-tls", &[]),
     ("pgherd-it", &[]),
+    ("pgherd-fuzz", &["pgherd-agent", "pgherd-dcs", "pgherd-proxy"]),
 ];
 
 /// What would let a pure crate wait, reach a network or the system, or draw a random number.

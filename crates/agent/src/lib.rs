@@ -4,6 +4,8 @@ pub mod api;
 mod children;
 pub mod config;
 mod daemon;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod guard;
 pub mod postgres;
 pub mod privileges;

@@ -26,7 +26,7 @@ impl Stat {
     }
 }
 
-fn parse(stat: &str) -> Option<Stat> {
+pub(crate) fn parse(stat: &str) -> Option<Stat> {
     // The name is in parentheses and may itself hold some: count from the last one.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;

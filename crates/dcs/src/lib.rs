@@ -6,6 +6,8 @@
 mod clock;
 mod error;
 mod etcd;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod layout;
 mod open;
 mod session_file;

@@ -48,7 +48,7 @@ pub async fn ask(stream: &mut dyn Stream, request: &str) -> Result<(Head, Vec<u8
 }
 
 /// The head at the start of `bytes` and its length; `None` while it is not complete.
-fn parse_head(bytes: &[u8], ended: bool) -> Result<Option<(Head, usize)>, HttpError> {
+pub(super) fn parse_head(bytes: &[u8], ended: bool) -> Result<Option<(Head, usize)>, HttpError> {
     let prefix = b"HTTP/1.";
     if !bytes.iter().zip(prefix).all(|(found, expected)| found == expected) || ended && bytes.len() < prefix.len() {
         return Err(HttpError::NotHttp);

@@ -13,6 +13,8 @@ mod check;
 pub mod config;
 mod control;
 mod entry;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod haproxy_cfg;
 mod http;
 mod net;

@@ -100,7 +100,7 @@ fn accepted(api: &ApiState) -> Response {
 }
 
 /// `None`: this is no question.
-fn read(object: &Map<String, Value>) -> Option<FailsafeAsk> {
+pub(super) fn read(object: &Map<String, Value>) -> Option<FailsafeAsk> {
     let from = object.get("name")?.as_str()?.to_owned();
     let ttl = match object.get("ttl") {
         None | Some(Value::Null) => None,

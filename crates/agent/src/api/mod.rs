@@ -10,6 +10,7 @@ mod cluster;
 mod command;
 mod dynamic_config;
 mod failsafe;
+pub(crate) mod fuzz;
 mod health;
 mod json;
 mod metrics;

@@ -74,7 +74,7 @@ async fn schedule_restart(api: &ApiState, restart: ScheduledRestart) -> Response
 }
 
 /// The first wrong field, in the order of the request, is the one that is reported.
-fn parse(request: &Map<String, Value>, now: Wall) -> Result<(Option<Wall>, RestartFilter), RestartError> {
+pub(super) fn parse(request: &Map<String, Value>, now: Wall) -> Result<(Option<Wall>, RestartFilter), RestartError> {
     let mut filter = RestartFilter::default();
     let mut at = None;
     for (key, value) in request {

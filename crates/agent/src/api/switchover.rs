@@ -105,7 +105,7 @@ impl Refused {
 
 /// A request that makes sense in itself.
 #[derive(Debug, PartialEq, Eq)]
-struct Order {
+pub(super) struct Order {
     action: Action,
     key: FailoverKey,
 }
@@ -155,7 +155,7 @@ pub async fn delete(api: &ApiState) -> Response {
 }
 
 /// What can be told from the request alone.
-fn parse(action: Action, request: &Map<String, Value>, paused: bool, now: Wall) -> Result<Order, Refused> {
+pub(super) fn parse(action: Action, request: &Map<String, Value>, paused: bool, now: Wall) -> Result<Order, Refused> {
     let leader = name(request, "leader")?;
     let candidate = name(request, "candidate")?.or(name(request, "member")?);
     let scheduled = request.get("scheduled_at").filter(|value| !value.is_null() && **value != json!(""));

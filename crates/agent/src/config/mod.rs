@@ -8,6 +8,7 @@ mod address;
 mod cache;
 mod dynamic;
 mod environment;
+pub(crate) mod fuzz;
 mod merge;
 mod methods;
 pub mod options;

@@ -35,7 +35,7 @@ pub struct Accepted {
 
 /// A value that does not count as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Finding {
+pub(super) struct Finding {
     name: String,
     why: String,
     /// The nearest value that is within the bounds.
@@ -216,7 +216,7 @@ fn message(line: &str) -> Option<&str> {
 }
 
 /// What was said of which setting. `names`: in the order of the file's lines.
-fn findings(said: &[String], names: &[&str], values: &Values) -> Vec<Finding> {
+pub(super) fn findings(said: &[String], names: &[&str], values: &Values) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
     for line in said {
         if let (Some(hint), Some(last)) = (more(line), found.last_mut()) {

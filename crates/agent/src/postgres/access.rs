@@ -115,7 +115,7 @@ fn accounts(server: &Server) -> Vec<&str> {
 }
 
 /// `None`: the lines say more than is read here.
-fn narrowed(lines: &[String], accounts: &[&str]) -> Option<String> {
+pub(super) fn narrowed(lines: &[String], accounts: &[&str]) -> Option<String> {
     let mut text = String::new();
     for line in lines {
         // It goes on in the next one.

@@ -84,7 +84,7 @@ async fn run(server: &Server, archive_command: &str, name: &str) -> Result<(), E
 }
 
 /// `%p` is the path from the data directory, `%f` the name, `%%` a per cent sign, as in PostgreSQL.
-fn substituted(command: &str, name: &str) -> String {
+pub(super) fn substituted(command: &str, name: &str) -> String {
     let mut text = String::new();
     let mut letters = command.chars();
     while let Some(letter) = letters.next() {

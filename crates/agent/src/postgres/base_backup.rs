@@ -202,7 +202,7 @@ fn refuse_options(server: &Server) -> Result<(), Error> {
 }
 
 /// `  23054/ 23060 kB (99%), 0/1 tablespace`
-fn parse_progress(line: &str) -> Option<CopyProgress> {
+pub(super) fn parse_progress(line: &str) -> Option<CopyProgress> {
     let (numbers, _) = line.split_once(" kB (")?;
     let (done, total) = numbers.split_once('/')?;
     let bytes = |text: &str| text.trim().parse::<u64>().ok()?.checked_mul(1024);

@@ -81,7 +81,7 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// `postgres (PostgreSQL) 15.18 (Debian 15.18-1)`; a beta (`18beta1`) counts as release 0 of its major version.
-fn parse_version(text: &str) -> Option<ServerVersion> {
+pub(super) fn parse_version(text: &str) -> Option<ServerVersion> {
     let version = text.split_once("(PostgreSQL)")?.1.split_whitespace().next()?;
     let digits = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().unwrap_or("").parse::<u32>().ok();
     let major = digits(version)?;

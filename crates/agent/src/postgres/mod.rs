@@ -19,6 +19,7 @@ mod conninfo;
 pub mod control_data;
 pub mod data_directory;
 mod error;
+pub(crate) mod fuzz;
 pub mod history_files;
 pub mod hooks;
 pub mod initdb;

@@ -76,7 +76,7 @@ fn mapped(options: &[ToolOption], tablespace: &Path) -> Option<PathBuf> {
         .find_map(|(old, new)| (old == tablespace).then_some(new))
 }
 
-fn split_mapping(text: &str) -> Option<(PathBuf, PathBuf)> {
+pub(super) fn split_mapping(text: &str) -> Option<(PathBuf, PathBuf)> {
     let mut escaped = false;
     let equals = text.char_indices().find(|(_, letter)| {
         let found = *letter == '=' && !escaped;

@@ -31,7 +31,7 @@ impl PidFile {
         PidFile::parse(&text)
     }
 
-    fn parse(text: &str) -> Option<PidFile> {
+    pub(super) fn parse(text: &str) -> Option<PidFile> {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let line = |number: usize| lines.get(number - 1).copied().filter(|line| !line.is_empty());
         Some(PidFile {

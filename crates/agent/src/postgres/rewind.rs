@@ -286,7 +286,7 @@ pub fn segment_name(timeline: Timeline, position: Lsn, segment_bytes: u64) -> St
 }
 
 /// `rmgr: XLOG  len (rec/tot):  114/   114, tx: 0, lsn: 0/03000028, ... desc: CHECKPOINT_SHUTDOWN ...`
-fn checkpoint_length(text: &str) -> Option<Option<u32>> {
+pub(super) fn checkpoint_length(text: &str) -> Option<Option<u32>> {
     let (_, numbers) = text.split_once("len (rec/tot):")?;
     let (_, total) = numbers.split_once(',')?.0.split_once('/')?;
     let total = total.trim().parse().ok()?;

@@ -10,7 +10,7 @@ mod load;
 mod servers;
 mod session;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -4,11 +4,11 @@
 //! cannot be read counts as absent. Tested by examples of the interface and by random bytes in `tests.rs`.
 
 mod json;
-mod keys;
-mod member;
+pub(crate) mod keys;
+pub(crate) mod member;
 #[cfg(test)]
 mod tests;
-mod timelines;
+pub(crate) mod timelines;
 
 pub use json::{compact, same_value};
 pub use keys::{

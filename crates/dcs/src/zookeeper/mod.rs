@@ -13,7 +13,7 @@ mod lease;
 mod link;
 mod load;
 mod session;
-mod wire;
+pub(crate) mod wire;
 mod write;
 
 use std::future::Future;

@@ -12,10 +12,10 @@
 
 mod cancel;
 mod farewell;
-mod frames;
+pub(crate) mod frames;
 mod open;
 mod relay;
-mod startup;
+pub(crate) mod startup;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
