@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Who may depend on whom: `cli -> agent, proxy -> dcs -> ha`; `tls` below all that reach a network; `sim -> ha`; nothing depends on `sim`.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("pgherd", &["pgherd-agent", "pgherd-proxy", "pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
     ("pgherd-agent", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
     ("pgherd-proxy", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
@@ -17,6 +17,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("pgherd-ha", &[]),
     ("pgherd-sim", &["pgherd-ha"]),
     ("pgherd-tls", &[]),
+    ("pgherd-store", &[]),
     ("pgherd-it", &[]),
     ("pgherd-fuzz", &["pgherd-agent", "pgherd-dcs", "pgherd-proxy"]),
 ];
