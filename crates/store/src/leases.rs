@@ -43,8 +43,9 @@ impl Leases {
         self.ends.entry(lease).or_insert(Timer { ttl, ends: now + ttl, over: false });
     }
 
-    pub fn ended(&mut self, lease: LeaseId) {
-        self.ends.remove(&lease);
+    /// Only these are left.
+    pub fn retain(&mut self, lives: impl Fn(LeaseId) -> bool) {
+        self.ends.retain(|lease, _| lives(*lease));
     }
 
     /// Has its whole time from `asked` on, which was before a quorum confirmed that we lead. `false`: it is gone, or about to be.
@@ -58,21 +59,15 @@ impl Leases {
         }
     }
 
-    /// Those that have run out, to be ended by a command; each is told once.
+    /// Those that have run out, to be ended by a command, which is given again until they are gone: a command whose fate is unknown may be carried
+    /// out at any time, so there is no way back from it.
     pub fn run_out(&mut self, now: Instant) -> Vec<LeaseId> {
-        let due = self.ends.iter_mut().filter(|(_, timer)| !timer.over && timer.ends <= now);
+        let due = self.ends.iter_mut().filter(|(_, timer)| timer.over || timer.ends <= now);
         due.map(|(lease, timer)| {
             timer.over = true;
             *lease
         })
         .collect()
-    }
-
-    /// The command could not be given, and is to be given again.
-    pub fn still_there(&mut self, lease: LeaseId) {
-        if let Some(timer) = self.ends.get_mut(&lease) {
-            timer.over = false;
-        }
     }
 
     /// When the next one runs out.
@@ -93,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_runs_out_unless_it_is_renewed_and_is_told_once() {
+    fn a_lease_runs_out_unless_it_is_renewed_and_then_there_is_no_way_back() {
         let mut leases = Leases::default();
         leases.granted(A, at(3), at(10));
         leases.granted(B, at(3), at(11));
@@ -102,13 +97,11 @@ mod tests {
         assert!(leases.renew(A, at(12)));
         assert!(leases.renew(A, at(11)), "an older question shortens nothing");
         assert_eq!(leases.run_out(at(14)), [B]);
-        assert_eq!(leases.run_out(at(14)), []);
         assert!(!leases.renew(B, at(14)), "its end is on its way");
-        leases.still_there(B);
-        assert_eq!(leases.run_out(at(15)), [A, B]);
-        leases.ended(B);
-        leases.still_there(B);
-        assert_eq!(leases.next(), None);
+        leases.granted(B, at(3), at(14));
+        assert_eq!(leases.run_out(at(14)), [B], "until it is gone");
+        leases.retain(|lease| lease != B);
+        assert_eq!((leases.next(), leases.run_out(at(14))), (Some(at(15)), vec![]));
     }
 
     #[test]

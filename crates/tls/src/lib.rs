@@ -9,6 +9,7 @@ mod ciphers;
 mod client;
 mod error;
 mod pem;
+mod secret;
 mod server;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 
 pub use client::{Check, ClientOptions, client};
 pub use error::TlsError;
+pub use secret::of_secret;
 pub use server::{AskClients, ServerOptions, server};
 
 use std::path::Path;

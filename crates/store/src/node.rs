@@ -1,0 +1,335 @@
+//! One member: the library's engine with our log and state machine, and the leases of the leader.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, ForwardToLeader, RaftError};
+use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::kv::{Command, LeaseId, Revision};
+use crate::leases::{Instant, Leases};
+use crate::log::{Log, OpenError};
+use crate::machine::{Changes, Machine};
+use crate::network::{Dialer, Network};
+use crate::types::{Member, MemberId, Types};
+use crate::wire::{Question, Renewal, Reply, Status};
+
+/// Between two heartbeats, and how long one waits for them; in milliseconds. Measured: a new leader leads after 0.26 s in the median.
+const HEARTBEAT: u64 = 30;
+const ELECTION: (u64, u64) = (75, 150);
+
+/// A snapshot after so many entries; the log behind it goes.
+const ENTRIES_BETWEEN_SNAPSHOTS: u64 = 2000;
+const ENTRIES_KEPT: u64 = 500;
+
+/// The quorum has so long to confirm or to take something.
+const QUORUM: Duration = Duration::from_secs(2);
+
+/// A watch is answered after so long even if nothing has changed.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// How often leases are looked at. A lease ends at most so much later than it might.
+const LEASES: Duration = Duration::from_millis(50);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the directory of the store {path}: {source}")]
+    Identity { path: String, source: io::Error },
+    #[error("the store's engine does not start: {0}")]
+    Engine(#[from] Fatal<MemberId>),
+}
+
+/// A member; clones are the same.
+#[derive(Clone)]
+pub struct Node {
+    raft: Raft<Types>,
+    machine: Machine,
+    leases: Arc<Mutex<Term>>,
+    id: MemberId,
+    name: String,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The leases, and for which term they count. `None`: not the leader, or not known to be one for certain.
+#[derive(Debug, Default)]
+struct Term {
+    term: Option<u64>,
+    leases: Leases,
+}
+
+/// Ends the leases that have run out, while it is there.
+#[derive(Debug)]
+pub struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+pub fn boot_now() -> Instant {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+impl Node {
+    /// Takes up the member in `directory`, or makes a new one there, which belongs to no store until it is [made](Self::initialize) or added to one.
+    pub async fn start(directory: &Path, name: &str, dialer: Dialer) -> Result<(Node, Keeper), StartError> {
+        let log = Log::open(directory)?;
+        let machine = Machine::open(directory, log.clone())?;
+        let id = identity(directory)
+            .map_err(|source| StartError::Identity { path: directory.display().to_string(), source })?;
+        let config = Config {
+            cluster_name: dialer.cluster.clone(),
+            heartbeat_interval: HEARTBEAT,
+            election_timeout_min: ELECTION.0,
+            election_timeout_max: ELECTION.1,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(ENTRIES_BETWEEN_SNAPSHOTS),
+            max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+            ..Config::default()
+        };
+        let raft = Raft::new(id, Arc::new(config), Network(dialer), log, machine.clone()).await?;
+        let node = Node { raft, machine, leases: Arc::default(), id, name: name.to_owned() };
+        let keeper = Keeper(tokio::spawn(node.clone().keep_leases()));
+        Ok((node, keeper))
+    }
+
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
+    /// Makes the store, of these members. To be called on one of them, once, when all of them are new.
+    pub async fn initialize(&self, members: BTreeMap<MemberId, Member>) -> Result<(), String> {
+        self.raft.initialize(members).await.map_err(|error| error.to_string())
+    }
+
+    pub async fn stop(&self) {
+        // It has ended already, or a task of it has: that is what is wanted.
+        let _ = self.raft.shutdown().await;
+    }
+
+    /// Whoever asks has shown that they may.
+    pub async fn answer(&self, question: Question) -> Reply {
+        match question {
+            Question::Append(rpc) => Reply::Append(self.raft.append_entries(rpc).await),
+            Question::Vote(rpc) => Reply::Vote(self.raft.vote(rpc).await),
+            Question::Snapshot(rpc) => Reply::Snapshot(self.raft.install_snapshot(rpc).await),
+            Question::Status => Reply::Status(self.status().await),
+            Question::Write(command) => self.write(command).await,
+            Question::Renew { lease, holds } => self.renew(lease, holds.as_ref()).await,
+            Question::Read { prefix } => self.read(&prefix).await,
+            Question::Watch { prefix, since } => self.watch(&prefix, since).await,
+        }
+    }
+
+    async fn write(&self, command: Command) -> Reply {
+        match timeout(QUORUM, self.raft.client_write(command)).await {
+            Ok(Ok(written)) => match written.data {
+                Some(answer) => Reply::Written(answer),
+                None => Reply::Refused { why: "the engine has answered another question".into() },
+            },
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => elsewhere(to),
+            Ok(Err(error)) => Reply::NoQuorum { why: error.to_string() },
+            Err(_) => Reply::NoQuorum { why: format!("no quorum has taken it within {} s", QUORUM.as_secs()) },
+        }
+    }
+
+    /// A quorum has confirmed that this member led when it was asked, in which term, and has applied all of before. Else, what is to be answered.
+    async fn confirm(&self) -> Result<u64, Reply> {
+        let term = self.raft.metrics().borrow().current_term;
+        match timeout(QUORUM, self.raft.ensure_linearizable()).await {
+            Ok(Ok(_)) => Ok(term),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => Err(elsewhere(to)),
+            Ok(Err(error)) => Err(Reply::NoQuorum { why: error.to_string() }),
+            Err(_) => Err(Reply::NoQuorum { why: format!("no quorum has answered within {} s", QUORUM.as_secs()) }),
+        }
+    }
+
+    async fn renew(&self, lease: LeaseId, holds: Option<&(String, Revision)>) -> Reply {
+        let asked = boot_now();
+        let term = match self.confirm().await {
+            Ok(term) => term,
+            Err(reply) => return reply,
+        };
+        let (ttl_ms, holds) = self.machine.read(|contents| {
+            let held = |(key, created): &(String, Revision)| {
+                contents.get(key).is_some_and(|entry| entry.created == *created && entry.lease == Some(lease))
+            };
+            (contents.lease(lease), holds.is_none_or(held))
+        });
+        let Some(ttl_ms) = ttl_ms else { return Reply::Renewed(Renewal::NoLease) };
+        let mut known = self.term();
+        if known.term != Some(term) {
+            // The leases of this term are not counted yet: a moment later they are.
+            return Reply::NoQuorum { why: "this member has only just become the leader".into() };
+        }
+        known.leases.granted(lease, Duration::from_millis(ttl_ms), asked);
+        if known.leases.renew(lease, asked) {
+            Reply::Renewed(Renewal::Done { ttl_ms, holds })
+        } else {
+            Reply::Renewed(Renewal::NoLease)
+        }
+    }
+
+    async fn read(&self, prefix: &str) -> Reply {
+        if let Err(reply) = self.confirm().await {
+            return reply;
+        }
+        self.machine.read(|contents| Reply::Contents {
+            revision: contents.revision(),
+            keys: contents.range(prefix).map(|(key, entry)| (key.clone(), entry.clone())).collect(),
+        })
+    }
+
+    async fn watch(&self, prefix: &str, since: Revision) -> Reply {
+        let mut revisions = self.machine.revisions();
+        let changed = async {
+            loop {
+                let revision = *revisions.borrow_and_update();
+                match self.machine.changes_since(since, prefix) {
+                    Changes::Keys(keys) if keys.is_empty() => {}
+                    Changes::Keys(_) | Changes::Unknown => return revision,
+                }
+                if revisions.changed().await.is_err() {
+                    return revision;
+                }
+            }
+        };
+        match timeout(WATCH, changed).await {
+            Ok(revision) => Reply::Changed { revision },
+            Err(_) => Reply::Changed { revision: since },
+        }
+    }
+
+    pub async fn status(&self) -> Status {
+        let metrics = self.raft.metrics().borrow().clone();
+        let membership = &metrics.membership_config;
+        let voters: Vec<MemberId> = membership.voter_ids().collect();
+        let of = |is_voter: bool| {
+            let some = membership.nodes().filter(|(id, _)| voters.contains(id) == is_voter);
+            some.map(|(_, member)| member.clone()).collect()
+        };
+        let leader = metrics.current_leader;
+        let silent = metrics.millis_since_quorum_ack.map(Duration::from_millis);
+        Status {
+            id: self.id,
+            name: self.name.clone(),
+            initialized: self.raft.is_initialized().await.unwrap_or(true),
+            leader: membership.nodes().find(|(id, _)| Some(**id) == leader).map(|(_, member)| member.clone()),
+            term: metrics.current_term,
+            last: metrics.last_log_index,
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            revision: self.machine.read(|contents| contents.revision()),
+            voters: of(true),
+            learners: of(false),
+            quorum_silent: silent,
+        }
+    }
+
+    fn term(&self) -> MutexGuard<'_, Term> {
+        // Nothing that holds it panics half way through a change.
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn keep_leases(self) {
+        let mut metrics = self.raft.metrics();
+        let mut revisions = self.machine.revisions();
+        loop {
+            let (leads, term) = {
+                let now = metrics.borrow_and_update();
+                (now.state == ServerState::Leader, now.current_term)
+            };
+            if leads {
+                self.lead(term).await;
+            } else {
+                let mut known = self.term();
+                known.term = None;
+                known.leases.end_term();
+            }
+            if wake(&mut metrics, &mut revisions).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One look at the leases of a term in which this member leads, as far as it knows.
+    async fn lead(&self, term: u64) {
+        if self.term().term != Some(term) {
+            // What a former leader has decided is applied, and nobody else leads: now the counting begins.
+            match self.confirm().await {
+                Ok(confirmed) if confirmed == term => {}
+                _ => return,
+            }
+            let all = self.machine.read(|contents| contents.leases().collect::<Vec<_>>());
+            let all = all.into_iter().map(|(lease, ttl_ms)| (lease, Duration::from_millis(ttl_ms)));
+            let mut known = self.term();
+            known.leases.begin_term(all, boot_now());
+            known.term = Some(term);
+        }
+        let now = boot_now();
+        let all = self.machine.read(|contents| contents.leases().collect::<BTreeMap<_, _>>());
+        let over = {
+            let mut known = self.term();
+            for (lease, ttl_ms) in &all {
+                known.leases.granted(*lease, Duration::from_millis(*ttl_ms), now);
+            }
+            known.leases.retain(|lease| all.contains_key(&lease));
+            known.leases.run_out(now)
+        };
+        for lease in over {
+            if let Reply::NoQuorum { why } = self.write(Command::End { lease }).await {
+                tracing::debug!("the end of a lease that has run out could not be written: {why}");
+            }
+        }
+    }
+}
+
+/// Until there may be something to do.
+async fn wake(
+    metrics: &mut watch::Receiver<openraft::RaftMetrics<MemberId, Member>>,
+    revisions: &mut watch::Receiver<Revision>,
+) -> Result<(), watch::error::RecvError> {
+    tokio::select! {
+        changed = metrics.changed() => changed,
+        changed = revisions.changed() => changed,
+        () = tokio::time::sleep(LEASES) => Ok(()),
+    }
+}
+
+fn elsewhere(to: ForwardToLeader<MemberId, Member>) -> Reply {
+    Reply::Elsewhere { leader: to.leader_node }
+}
+
+/// Drawn once. A member whose directory was lost is another one: it must not vote again in the name of the first.
+fn identity(directory: &Path) -> io::Result<MemberId> {
+    let path = directory.join("id");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {text:?} is not a member's number", path.display()))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut bytes = [0; 8];
+            getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+            let id = MemberId::from_be_bytes(bytes);
+            crate::log::write_whole(&path, format!("{id}\n").as_bytes())?;
+            Ok(id)
+        }
+        Err(error) => Err(error),
+    }
+}
