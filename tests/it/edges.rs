@@ -13,7 +13,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("pgherd", &["pgherd-agent", "pgherd-proxy", "pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
     ("pgherd-agent", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
     ("pgherd-proxy", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
-    ("pgherd-dcs", &["pgherd-ha", "pgherd-tls"]),
+    ("pgherd-dcs", &["pgherd-ha", "pgherd-store", "pgherd-tls"]),
     ("pgherd-ha", &[]),
     ("pgherd-sim", &["pgherd-ha"]),
     ("pgherd-tls", &[]),

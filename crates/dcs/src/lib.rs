@@ -3,6 +3,7 @@
 //! Not here: what to write and when (`crates/ha` decides). The key layout and the JSON of each value are in `layout`;
 //! every store passes the suite in `tests/it/store/`.
 
+mod built_in;
 mod clock;
 mod error;
 mod etcd;
@@ -14,6 +15,7 @@ mod session_file;
 mod store;
 mod zookeeper;
 
+pub use built_in::{BuiltIn, BuiltInOptions};
 pub use clock::{boot_now, now};
 pub use error::{Outcome, StoreError};
 pub use etcd::{Etcd, EtcdOptions, EtcdPassword, EtcdSectionError};

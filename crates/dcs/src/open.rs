@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Etcd, EtcdOptions, Store, StoreError, ZooKeeper, ZooKeeperOptions};
+use crate::{BuiltIn, BuiltInOptions, Etcd, EtcdOptions, Store, StoreError, ZooKeeper, ZooKeeperOptions};
 
 /// Where the store is, whose keys are wanted, and by whom.
 #[derive(Clone, Debug)]
@@ -29,6 +29,7 @@ pub struct StoreOptions {
 pub enum Servers {
     ZooKeeper(ZooKeeperOptions),
     Etcd(EtcdOptions),
+    BuiltIn(BuiltInOptions),
 }
 
 /// Starts to connect in the background and returns at once; only options that can never work are an error.
@@ -38,5 +39,6 @@ pub fn open(options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     match &options.servers {
         Servers::ZooKeeper(servers) => Ok(Arc::new(ZooKeeper::connect(servers, options)?)),
         Servers::Etcd(servers) => Ok(Arc::new(Etcd::connect(servers, options)?)),
+        Servers::BuiltIn(servers) => Ok(Arc::new(BuiltIn::connect(servers, options)?)),
     }
 }

@@ -76,8 +76,9 @@ impl Client {
         }
     }
 
-    /// Returns when something that begins so may have changed since `since`, with the revision to go on from. An error is a reason to look, too.
-    pub async fn watch(&self, prefix: &str, since: Revision) -> Result<Revision, ClientError> {
+    /// Returns when something that begins so has changed since `since`, or after some seconds: the revision to go on from, and which keys; `None` if that
+    /// is not known. An error is a reason to look, too.
+    pub async fn watch(&self, prefix: &str, since: Revision) -> Result<(Revision, Option<Vec<String>>), ClientError> {
         let until = Instant::now() + WATCH;
         // Whoever leads has it first; who only follows would do.
         let leader = self.known().leader.clone();
@@ -85,7 +86,7 @@ impl Client {
         let question = Question::Watch { prefix: prefix.to_owned(), since };
         let asked = self.peer(&address).ask(&question, until - Instant::now()).await;
         match asked {
-            Ok(Reply::Changed { revision }) => Ok(revision),
+            Ok(Reply::Changed { revision, keys }) => Ok((revision, keys)),
             Ok(other) => Err(nonsense(&other)),
             Err(error) => {
                 self.forget(&address);

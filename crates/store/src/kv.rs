@@ -139,8 +139,8 @@ impl Contents {
         match command {
             Command::Write { expect, then } => self.write(expect, then),
             Command::Grant { lease, ttl_ms } => {
-                // Asked for again since the answer was lost: what it was granted with stays, somebody may count on it.
-                self.leases.entry(*lease).or_insert(*ttl_ms);
+                // One that is there gets another time: from its next renewal on.
+                self.leases.insert(*lease, *ttl_ms);
                 (Answer::Done { revision: self.revision }, BTreeSet::new())
             }
             Command::End { lease } => self.end(*lease),
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(write(&mut contents, &[], &[put("leader", Some(LEASE))]), Answer::NoLease);
         contents.apply(&Command::Grant { lease: LEASE, ttl_ms: 3000 });
         contents.apply(&Command::Grant { lease: LEASE, ttl_ms: 9000 });
-        assert_eq!(contents.lease(LEASE), Some(3000));
+        assert_eq!(contents.lease(LEASE), Some(9000));
         assert_eq!(write(&mut contents, &[], &[put("leader", Some(LEASE)), put("other", None)]), done(1));
         let held = [Condition::HeldBy { key: "leader".into(), lease: LEASE }];
         assert_eq!(write(&mut contents, &held, &[put("leader", Some(LEASE))]), done(2));

@@ -38,9 +38,10 @@ impl Leases {
         self.ends.clear();
     }
 
-    /// As the contents have it now.
+    /// As the contents have it now. Another time than before counts from the next renewal on.
     pub fn granted(&mut self, lease: LeaseId, ttl: Duration, now: Instant) {
-        self.ends.entry(lease).or_insert(Timer { ttl, ends: now + ttl, over: false });
+        let timer = self.ends.entry(lease).or_insert(Timer { ttl, ends: now + ttl, over: false });
+        timer.ttl = ttl;
     }
 
     /// Only these are left.

@@ -203,16 +203,17 @@ impl Node {
                 let revision = *revisions.borrow_and_update();
                 match self.machine.changes_since(since, prefix) {
                     Changes::Keys(keys) if keys.is_empty() => {}
-                    Changes::Keys(_) | Changes::Unknown => return revision,
+                    Changes::Keys(keys) => return (revision, Some(keys.into_iter().collect())),
+                    Changes::Unknown => return (revision, None),
                 }
                 if revisions.changed().await.is_err() {
-                    return revision;
+                    return (revision, None);
                 }
             }
         };
         match timeout(WATCH, changed).await {
-            Ok(revision) => Reply::Changed { revision },
-            Err(_) => Reply::Changed { revision: since },
+            Ok((revision, keys)) => Reply::Changed { revision, keys },
+            Err(_) => Reply::Changed { revision: since, keys: Some(Vec::new()) },
         }
     }
 

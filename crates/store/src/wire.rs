@@ -76,8 +76,10 @@ pub enum Reply {
         revision: Revision,
         keys: Vec<(String, Entry)>,
     },
+    /// `None`: which keys is not known any more.
     Changed {
         revision: Revision,
+        keys: Option<Vec<String>>,
     },
     /// This member does not lead: ask that one.
     Elsewhere {

@@ -244,8 +244,10 @@ async fn a_watch_tells_of_changes_under_its_prefix() {
     });
     write(&client, vec![], put("/b/x", "1", None)).await;
     write(&client, vec![], put("/a/x", "2", None)).await;
-    let seen = watching.await.expect("no panic").expect("a change");
+    let (seen, keys) = watching.await.expect("no panic").expect("a change");
     assert!(seen > revision, "{seen:?}");
-    // What was missed is told at once.
-    assert!(client.watch("/a/", revision).await.expect("a change") > revision);
+    assert_eq!(keys, Some(vec!["/a/x".to_owned()]));
+    // What was missed is told at once; what is too long ago is not known.
+    assert_eq!(client.watch("/a/", revision).await.expect("a change").1, Some(vec!["/a/x".to_owned()]));
+    assert_eq!(client.watch("/a/", Revision(99)).await.expect("an answer").1, None);
 }

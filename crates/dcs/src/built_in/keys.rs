@@ -1,0 +1,279 @@
+//! The keys: those that live and die with the lease, and the persistent ones.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pgherd_ha::{Epoch, Leader, LeaderOwner, Lease, Versioned, View};
+use pgherd_store::kv::{Answer, Bytes as Value, Change, Command, Condition, Entry, LeaseId, Revision};
+use pgherd_store::wire::Renewal;
+use tokio::time::Instant;
+
+use super::{CallError, Client};
+use crate::layout::{self, Layout};
+use crate::{Acquired, Expect, Key, Written, boot_now};
+
+/// Rounds of an operation that races with others for a key.
+const ROUNDS: usize = 4;
+
+/// As on the other stores.
+const LARGEST_VALUE: usize = 1 << 20;
+
+/// The member key: what it is to hold, and its revision as far as we know (`None`: absent).
+#[derive(Debug, Default)]
+pub struct MemberKey {
+    value: Option<Bytes>,
+    revision: Option<Revision>,
+    /// Counts the values.
+    count: u64,
+    /// The newest one that is in the store, and its lease.
+    stored: Option<(u64, LeaseId)>,
+}
+
+impl Client {
+    /// A command, in the thread of the connections.
+    pub(super) async fn command(&self, command: Command) -> Result<Answer, CallError> {
+        let (members, until) = (self.members.clone(), self.until());
+        self.at_home(async move { members.write(command, until).await }).await
+    }
+
+    async fn change(&self, expect: Vec<Condition>, change: Change) -> Result<Answer, CallError> {
+        self.command(Command::Write { expect, then: vec![change] }).await
+    }
+
+    async fn read(&self, prefix: &str, until: Instant) -> Result<Vec<(String, Entry)>, CallError> {
+        let (members, prefix) = (self.members.clone(), prefix.to_owned());
+        let (_, keys) = self.at_home(async move { members.read(&prefix, until).await }).await?;
+        Ok(keys)
+    }
+
+    /// One key; others that begin so are passed over.
+    async fn read_one(&self, key: &str, until: Instant) -> Result<Option<Entry>, CallError> {
+        let keys = self.read(key, until).await?;
+        Ok(keys.into_iter().find(|(found, _)| found == key).map(|(_, entry)| entry))
+    }
+
+    pub(super) async fn read_leader(&self, until: Instant) -> Result<Option<Entry>, CallError> {
+        self.read_one(&self.layout.leader(), until).await
+    }
+
+    pub(super) async fn renew_lease(
+        &self,
+        lease: LeaseId,
+        holds: Option<(String, Revision)>,
+    ) -> Result<Renewal, CallError> {
+        let (members, until) = (self.members.clone(), self.until());
+        self.at_home(async move { members.renew(lease, holds, until).await }).await
+    }
+
+    pub(super) async fn acquire_leader(&self) -> Result<Acquired, CallError> {
+        let name = self.own_name()?;
+        let key = self.layout.leader();
+        let mut stale = None;
+        for _ in 0..ROUNDS {
+            let session = self.session(stale).await?;
+            let value = Value(name.as_bytes().to_vec());
+            let put = Change::Put { key: key.clone(), value, lease: Some(session.id) };
+            let epoch = match self.change(vec![Condition::Absent { key: key.clone() }], put).await? {
+                Answer::NoLease => {
+                    stale = Some(session.id);
+                    continue;
+                }
+                Answer::Done { revision } => Epoch(revision.0),
+                // An earlier attempt of ours whose answer was lost, or somebody else's.
+                Answer::Refused => match self.read_leader(self.until()).await? {
+                    Some(entry) if entry.lease == Some(session.id) => Epoch(entry.created.0),
+                    Some(_) => return Ok(Acquired::Taken),
+                    None => continue,
+                },
+            };
+            return match self.renew_leader(epoch).await {
+                Ok(lease) => Ok(lease.map_or(Acquired::Taken, Acquired::Ours)),
+                // The key was written all the same.
+                Err(error) => Err(CallError::Lost(error.to_string())),
+            };
+        }
+        Err(CallError::NoLease)
+    }
+
+    pub(super) async fn renew_leader(&self, epoch: Epoch) -> Result<Option<Lease>, CallError> {
+        let session = self.session(None).await?;
+        let sent = boot_now();
+        match self.renew_lease(session.id, Some((self.layout.leader(), Revision(epoch.0)))).await? {
+            Renewal::Done { ttl_ms, holds: true } => {
+                let granted = Duration::from_millis(ttl_ms);
+                Ok(Some(Lease { epoch, sent, granted, tick: Some(allowance(granted)) }))
+            }
+            Renewal::Done { holds: false, .. } => Ok(None),
+            Renewal::NoLease => {
+                self.session.check.notify_one();
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) async fn release_leader(&self, epoch: Epoch) -> Result<bool, CallError> {
+        let session = self.session(None).await?;
+        let key = self.layout.leader();
+        let ours = vec![
+            Condition::Created { key: key.clone(), at: Revision(epoch.0) },
+            Condition::HeldBy { key: key.clone(), lease: session.id },
+        ];
+        Ok(matches!(self.change(ours, Change::Delete { key }).await?, Answer::Done { .. }))
+    }
+
+    pub(super) async fn write_own_member(&self, value: &[u8]) -> Result<(), CallError> {
+        let count = {
+            let mut member = self.member();
+            member.value = Some(Bytes::copy_from_slice(value));
+            member.count += 1;
+            member.count
+        };
+        let mut stale = None;
+        for _ in 0..ROUNDS {
+            let session = self.session(stale).await?;
+            match self.put_member(session.id, count).await {
+                Err(CallError::NoLease) => stale = Some(session.id),
+                written => return written,
+            }
+        }
+        Err(CallError::NoLease)
+    }
+
+    /// The newest value under this lease. Each write names the revision that it replaces: so one that was held up on its way cannot come after a
+    /// newer one. One at a time; and who waited for a write that brought its value (`count`) or a newer one need not write again.
+    async fn put_member(&self, lease: LeaseId, count: u64) -> Result<(), CallError> {
+        let key = self.layout.member(self.own_name()?).map_err(|error| CallError::NotSent(error.to_string()))?;
+        let _turn = self.member_turn.lock().await;
+        for _ in 0..ROUNDS {
+            let (value, revision, newest) = {
+                let member = self.member();
+                let is_stored = member.stored.is_some_and(|(stored, under)| stored >= count && under == lease);
+                let Some(value) = member.value.clone().filter(|_| !is_stored) else { return Ok(()) };
+                (value, member.revision, member.count)
+            };
+            let condition = match revision {
+                Some(at) => Condition::Modified { key: key.clone(), at },
+                None => Condition::Absent { key: key.clone() },
+            };
+            let put = Change::Put { key: key.clone(), value: Value(value.to_vec()), lease: Some(lease) };
+            match self.change(vec![condition], put).await? {
+                Answer::Done { revision } => {
+                    let mut member = self.member();
+                    member.revision = Some(revision);
+                    member.stored = Some((newest, lease));
+                    return Ok(());
+                }
+                Answer::NoLease => return Err(CallError::NoLease),
+                Answer::Refused => {
+                    let found = self.read_one(&key, self.until()).await?;
+                    self.member().revision = found.map(|entry| entry.modified);
+                }
+            }
+        }
+        Err(CallError::Lost("the key changes under our hands; is another node running with this name?".into()))
+    }
+
+    fn own_name(&self) -> Result<&str, CallError> {
+        self.name.as_deref().ok_or_else(|| CallError::NotSent("this client has no node name".into()))
+    }
+
+    pub(super) async fn write_key(&self, path: &str, value: &[u8], expect: Expect) -> Result<Written, CallError> {
+        if value.len() > LARGEST_VALUE {
+            let cause = format!("a value has {} bytes, and at most {LARGEST_VALUE} can be stored", value.len());
+            return Err(CallError::Refused(cause));
+        }
+        let put = Change::Put { key: path.to_owned(), value: Value(value.to_vec()), lease: None };
+        match self.change(conditions(path, expect), put).await? {
+            Answer::Done { revision } => Ok(Written::Done { version: i64::try_from(revision.0).unwrap_or(i64::MAX) }),
+            Answer::Refused | Answer::NoLease => Ok(Written::Conflict),
+        }
+    }
+
+    pub(super) async fn delete_key(&self, path: &str, expect: Expect) -> Result<bool, CallError> {
+        let at = match expect {
+            Expect::Absent => return Ok(false),
+            Expect::Any => match self.read_one(path, self.until()).await? {
+                Some(entry) => entry.modified,
+                None => return Ok(false),
+            },
+            Expect::Version(version) => Revision(u64::try_from(version).unwrap_or(0)),
+        };
+        let same = vec![Condition::Modified { key: path.to_owned(), at }];
+        Ok(matches!(self.change(same, Change::Delete { key: path.to_owned() }).await?, Answer::Done { .. }))
+    }
+
+    pub(super) async fn delete_tree(&self) -> Result<(), CallError> {
+        let prefix = format!("{}/", self.layout.base());
+        self.change(Vec::new(), Change::DeleteAll { prefix }).await.map(|_| ())
+    }
+
+    pub(super) async fn list_clusters(&self) -> Result<Vec<String>, CallError> {
+        let prefix = match self.layout.namespace() {
+            "/" => "/".to_owned(),
+            namespace => format!("{namespace}/"),
+        };
+        let keys = self.read(&prefix, self.until()).await?;
+        let names = keys.iter().filter_map(|(key, _)| key.strip_prefix(&prefix)?.split_once('/').map(|(name, _)| name));
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.dedup();
+        Ok(names)
+    }
+
+    pub(super) async fn load_view(&self) -> Result<View, CallError> {
+        let keys = self.read(&format!("{}/", self.layout.base()), self.until()).await?;
+        let view = view(&self.layout, self.session.now().map(|session| session.id), keys);
+        let leads = view.leader.as_ref().is_some_and(|leader| leader.owner == LeaderOwner::Me);
+        self.leading.store(leads, std::sync::atomic::Ordering::SeqCst);
+        Ok(view)
+    }
+}
+
+fn conditions(path: &str, expect: Expect) -> Vec<Condition> {
+    let key = path.to_owned();
+    match expect {
+        Expect::Any => Vec::new(),
+        Expect::Absent => vec![Condition::Absent { key }],
+        // No key has the revision 0.
+        Expect::Version(version) => {
+            vec![Condition::Modified { key, at: Revision(u64::try_from(version).unwrap_or(0)) }]
+        }
+    }
+}
+
+/// The leader's clock and ours: the kernel's is corrected by half a thousandth at most while it runs.
+fn allowance(granted: Duration) -> Duration {
+    granted / 50
+}
+
+/// The cluster that these keys are.
+fn view(layout: &Layout, own: Option<LeaseId>, keys: Vec<(String, Entry)>) -> View {
+    let keys: BTreeMap<String, Entry> = keys.into_iter().collect();
+    let found = |key: Key| keys.get(&layout.key(key));
+    let value = |key: Key| found(key).map(|entry| entry.value.0.as_slice());
+    let leader = keys.get(&layout.leader()).map(|entry| Leader {
+        name: String::from_utf8_lossy(&entry.value.0).into_owned(),
+        epoch: Epoch(entry.created.0),
+        owner: if own.is_some() && entry.lease == own { LeaderOwner::Me } else { LeaderOwner::Other },
+    });
+    let members = format!("{}/", layout.members());
+    let member = |(key, entry): (&String, &Entry)| layout::decode_member(key.strip_prefix(&members)?, &entry.value.0);
+    View {
+        leader,
+        initialize: found(Key::Initialize)
+            .map(|entry| versioned(String::from_utf8_lossy(&entry.value.0).into_owned(), entry)),
+        config: found(Key::Config).and_then(|entry| Some(versioned(layout::decode_config(&entry.value.0)?, entry))),
+        members: keys.iter().filter_map(member).collect(),
+        // `optime/leader` is what very old members read and write instead.
+        status: value(Key::Status).or(value(Key::OptimeLeader)).map(layout::decode_status).unwrap_or_default(),
+        history: value(Key::History).map(layout::decode_history).unwrap_or_default(),
+        sync: found(Key::Sync).map(|entry| versioned(layout::decode_sync(&entry.value.0), entry)),
+        failover: found(Key::Failover).map(|entry| versioned(layout::decode_failover(&entry.value.0), entry)),
+        failsafe: value(Key::Failsafe).map(layout::decode_failsafe).unwrap_or_default(),
+        reservation: found(Key::Timelines).map(|entry| versioned(layout::decode_reservation(&entry.value.0), entry)),
+    }
+}
+
+fn versioned<T>(value: T, entry: &Entry) -> Versioned<T> {
+    Versioned { value, version: i64::try_from(entry.modified.0).unwrap_or(i64::MAX) }
+}
