@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::kv::{Answer, Command, Entry, LeaseId, Revision};
 use crate::network::{Dialer, Peer};
+use crate::types::Member;
 use crate::wire::{Question, Renewal, Reply, Status};
 
 /// Between two rounds of all members while nobody leads.
@@ -92,6 +93,23 @@ impl Client {
                 self.forget(&address);
                 Err(ClientError { may_be_done: false, why: error.to_string() })
             }
+        }
+    }
+
+    /// One more member, which runs at this address and is new; who the voters are then.
+    pub async fn add(&self, address: &str, until: Instant) -> Result<Vec<Member>, ClientError> {
+        self.change(|| Question::Add { address: address.to_owned() }, until).await
+    }
+
+    /// One member less; who the voters are then.
+    pub async fn remove(&self, name: &str, until: Instant) -> Result<Vec<Member>, ClientError> {
+        self.change(|| Question::Remove { name: name.to_owned() }, until).await
+    }
+
+    async fn change(&self, question: impl Fn() -> Question, until: Instant) -> Result<Vec<Member>, ClientError> {
+        match self.ask_leader(question, false, until).await? {
+            Reply::Members(members) => Ok(members),
+            other => Err(nonsense(&other)),
         }
     }
 

@@ -164,7 +164,7 @@ impl RaftNetwork<Types> for Link {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<MemberId>, RpcError<RaftError<MemberId>>> {
         let answer = |reply| if let Reply::Append(answer) = reply { Some(answer) } else { None };
-        self.ask(Question::Append(rpc), &option, answer).await
+        self.ask(Question::Append(self.target, rpc), &option, answer).await
     }
 
     async fn install_snapshot(
@@ -173,7 +173,7 @@ impl RaftNetwork<Types> for Link {
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<MemberId>, RpcError<RaftError<MemberId, InstallSnapshotError>>> {
         let answer = |reply| if let Reply::Snapshot(answer) = reply { Some(answer) } else { None };
-        self.ask(Question::Snapshot(rpc), &option, answer).await
+        self.ask(Question::Snapshot(self.target, rpc), &option, answer).await
     }
 
     async fn vote(
@@ -182,7 +182,7 @@ impl RaftNetwork<Types> for Link {
         option: RPCOption,
     ) -> Result<VoteResponse<MemberId>, RpcError<RaftError<MemberId>>> {
         let answer = |reply| if let Reply::Vote(answer) = reply { Some(answer) } else { None };
-        self.ask(Question::Vote(rpc), &option, answer).await
+        self.ask(Question::Vote(self.target, rpc), &option, answer).await
     }
 
     fn backoff(&self) -> Backoff {

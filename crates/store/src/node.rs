@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, ClientWriteError, Fatal, ForwardToLeader, RaftError};
-use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::client::Client;
 use crate::kv::{Command, LeaseId, Revision};
 use crate::leases::{Instant, Leases};
 use crate::log::{Log, OpenError};
@@ -57,6 +58,7 @@ pub struct Node {
     leases: Arc<Mutex<Term>>,
     id: MemberId,
     name: String,
+    dialer: Dialer,
 }
 
 impl fmt::Debug for Node {
@@ -103,8 +105,8 @@ impl Node {
             max_in_snapshot_log_to_keep: ENTRIES_KEPT,
             ..Config::default()
         };
-        let raft = Raft::new(id, Arc::new(config), Network(dialer), log, machine.clone()).await?;
-        let node = Node { raft, machine, leases: Arc::default(), id, name: name.to_owned() };
+        let raft = Raft::new(id, Arc::new(config), Network(dialer.clone()), log, machine.clone()).await?;
+        let node = Node { raft, machine, leases: Arc::default(), id, name: name.to_owned(), dialer };
         let keeper = Keeper(tokio::spawn(node.clone().keep_leases()));
         Ok((node, keeper))
     }
@@ -126,14 +128,67 @@ impl Node {
     /// Whoever asks has shown that they may.
     pub async fn answer(&self, question: Question) -> Reply {
         match question {
-            Question::Append(rpc) => Reply::Append(self.raft.append_entries(rpc).await),
-            Question::Vote(rpc) => Reply::Vote(self.raft.vote(rpc).await),
-            Question::Snapshot(rpc) => Reply::Snapshot(self.raft.install_snapshot(rpc).await),
+            Question::Append(to, _) | Question::Vote(to, _) | Question::Snapshot(to, _) if to != self.id => {
+                Reply::Refused {
+                    why: format!("this is {} with another directory than that of the member {to}", self.name),
+                }
+            }
+            Question::Append(_, rpc) => Reply::Append(self.raft.append_entries(rpc).await),
+            Question::Vote(_, rpc) => Reply::Vote(self.raft.vote(rpc).await),
+            Question::Snapshot(_, rpc) => Reply::Snapshot(self.raft.install_snapshot(rpc).await),
             Question::Status => Reply::Status(self.status().await),
             Question::Write(command) => self.write(command).await,
             Question::Renew { lease, holds } => self.renew(lease, holds.as_ref()).await,
+            Question::Add { address } => self.add(address).await,
+            Question::Remove { name } => self.remove(&name).await,
             Question::Read { prefix } => self.read(&prefix).await,
             Question::Watch { prefix, since } => self.watch(&prefix, since).await,
+        }
+    }
+
+    async fn add(&self, address: String) -> Reply {
+        let client = Client::new(self.dialer.clone(), std::slice::from_ref(&address));
+        let status = match client.status(&address, tokio::time::Instant::now() + QUORUM).await {
+            Ok(status) => status,
+            Err(error) => return Reply::Refused { why: format!("nobody to be added answers: {error}") },
+        };
+        if status.initialized {
+            let why = format!("{} at {address} is a member of a store already", status.name);
+            return Reply::Refused { why };
+        }
+        let membership = self.raft.metrics().borrow().membership_config.clone();
+        if let Some((_, known)) = membership.nodes().find(|(id, known)| known.name == status.name && **id != status.id)
+        {
+            return Reply::Refused { why: format!("there is a member {known} already: remove it first") };
+        }
+        let member = Member { name: status.name, address };
+        // First it learns what there is, without a vote: a voter that has nothing would only be in the way.
+        if let Err(error) = self.raft.add_learner(status.id, member, true).await {
+            return refused(error);
+        }
+        self.change_voters(ChangeMembers::AddVoterIds([status.id].into())).await
+    }
+
+    async fn remove(&self, name: &str) -> Reply {
+        let membership = self.raft.metrics().borrow().membership_config.clone();
+        let Some(id) = membership.nodes().find(|(_, member)| member.name == name).map(|(id, _)| *id) else {
+            return Reply::Refused { why: format!("there is no member {name:?}") };
+        };
+        if membership.voter_ids().all(|voter| voter == id) {
+            return Reply::Refused {
+                why: format!("{name} is the only member: end the store by removing its directory"),
+            };
+        }
+        if membership.voter_ids().any(|voter| voter == id) {
+            return self.change_voters(ChangeMembers::RemoveVoters([id].into())).await;
+        }
+        self.change_voters(ChangeMembers::RemoveNodes([id].into())).await
+    }
+
+    async fn change_voters(&self, change: ChangeMembers<MemberId, Member>) -> Reply {
+        match self.raft.change_membership(change, false).await {
+            Ok(_) => Reply::Members(self.status().await.voters),
+            Err(error) => refused(error),
         }
     }
 
@@ -310,6 +365,13 @@ async fn wake(
         changed = metrics.changed() => changed,
         changed = revisions.changed() => changed,
         () = tokio::time::sleep(LEASES) => Ok(()),
+    }
+}
+
+fn refused(error: RaftError<MemberId, ClientWriteError<MemberId, Member>>) -> Reply {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => elsewhere(to),
+        error => Reply::Refused { why: error.to_string() },
     }
 }
 

@@ -41,9 +41,10 @@ pub enum Welcome {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
-    Append(AppendEntriesRequest<Types>),
-    Vote(VoteRequest<MemberId>),
-    Snapshot(InstallSnapshotRequest<Types>),
+    /// Of the engine, to this member and no other that may be at the address of one that is gone.
+    Append(MemberId, AppendEntriesRequest<Types>),
+    Vote(MemberId, VoteRequest<MemberId>),
+    Snapshot(MemberId, InstallSnapshotRequest<Types>),
     /// About this member itself, from what it knows.
     Status,
     Write(Command),
@@ -51,6 +52,14 @@ pub enum Question {
     Renew {
         lease: LeaseId,
         holds: Option<(String, Revision)>,
+    },
+    /// One more voter, which is new and runs there.
+    Add {
+        address: String,
+    },
+    /// One less, by its name.
+    Remove {
+        name: String,
     },
     /// Linearizable: the keys that begin so.
     Read {
@@ -71,6 +80,8 @@ pub enum Reply {
     Snapshot(Result<InstallSnapshotResponse<MemberId>, RaftError<MemberId, InstallSnapshotError>>),
     Status(Status),
     Written(Answer),
+    /// The members are those from now on.
+    Members(Vec<Member>),
     Renewed(Renewal),
     Contents {
         revision: Revision,

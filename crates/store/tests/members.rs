@@ -1,98 +1,99 @@
 //! Members in one process, over real sockets: who leads, what is kept, and how long leases last.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_store::client::Client;
 use pgherd_store::kv::{Answer, Bytes, Change, Command, Condition, LeaseId, Revision};
+use pgherd_store::member::{MemberOptions, RunError, Running};
 use pgherd_store::network::Dialer;
-use pgherd_store::node::{Keeper, Node};
-use pgherd_store::server::Server;
-use pgherd_store::types::Member;
 use pgherd_store::wire::Renewal;
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
 const LEASE: LeaseId = LeaseId(7);
 
 /// A member that can be stopped and started again at its address.
 struct Site {
-    directory: tempfile::TempDir,
-    name: String,
-    address: String,
-    running: Option<(Node, Keeper, Server)>,
+    options: MemberOptions,
+    running: Option<Running>,
+    _directory: tempfile::TempDir,
 }
 
 struct Store {
     sites: Vec<Site>,
     dialer: Dialer,
-    tls: Arc<ServerConfig>,
 }
 
 impl Site {
-    async fn start(&mut self, dialer: &Dialer, tls: &Arc<ServerConfig>) {
-        let (node, keeper) = start_node(self.directory.path(), &self.name, dialer).await;
-        let listener = loop {
-            // The port is free again a moment after its listener was dropped.
-            match TcpListener::bind(&self.address).await {
-                Ok(listener) => break listener,
-                Err(_) => sleep(Duration::from_millis(5)).await,
-            }
+    /// Without starting it.
+    fn new(address: String, members: &[String], name: String) -> Site {
+        let (server, client) = pgherd_tls::of_secret("a secret of a test", "store").expect("TLS");
+        let directory = tempfile::tempdir().expect("a directory");
+        let dialer = Dialer { cluster: "demo".into(), tls: Arc::new(client), patience: Duration::from_millis(500) };
+        let options = MemberOptions {
+            name,
+            directory: directory.path().to_owned(),
+            listen: address.clone(),
+            address,
+            members: members.to_vec(),
+            server: Arc::new(server),
+            dialer,
         };
-        let server = Server::start(listener, tls.clone(), dialer.cluster.clone(), node.clone()).expect("a server");
-        self.running = Some((node, keeper, server));
+        Site { options, running: None, _directory: directory }
     }
 
-    /// As by kill -9: nobody is told.
+    async fn start(&mut self) {
+        // The port is free again a moment after its listener was dropped.
+        self.running = loop {
+            match Running::start(self.options.clone()).await {
+                Ok(running) => break Some(running),
+                Err(RunError::Listen { .. }) => sleep(Duration::from_millis(5)).await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+    }
+
+    /// As by kill -9, but for what is on its way to the disk: nobody is told.
     async fn kill(&mut self) {
-        let (node, keeper, server) = self.running.take().expect("it runs");
-        drop((keeper, server));
-        node.stop().await;
+        self.running.take().expect("it runs").stop().await;
+    }
+
+    fn lose_everything(&self) {
+        for file in std::fs::read_dir(&self.options.directory).expect("its directory") {
+            std::fs::remove_file(file.expect("an entry").path()).expect("removed");
+        }
     }
 }
 
-async fn start_node(directory: &Path, name: &str, dialer: &Dialer) -> (Node, Keeper) {
-    Node::start(directory, name, dialer.clone()).await.expect("a member")
+fn free_address() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    free.local_addr().expect("its address").to_string()
 }
 
 impl Store {
     async fn start(members: usize) -> Store {
-        let (server, client) = pgherd_tls::of_secret("a secret of a test", "store").expect("TLS");
-        let dialer = Dialer { cluster: "demo".into(), tls: Arc::new(client), patience: Duration::from_millis(500) };
-        let mut store = Store { sites: Vec::new(), dialer, tls: Arc::new(server) };
-        for number in 0..members {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-            let address = free.local_addr().expect("its address").to_string();
-            drop(free);
-            let directory = tempfile::tempdir().expect("a directory");
-            let mut site = Site { directory, name: format!("n{number}"), address, running: None };
-            site.start(&store.dialer, &store.tls).await;
-            store.sites.push(site);
+        let addresses: Vec<String> = (0..members).map(|_| free_address()).collect();
+        let site = |(number, address): (usize, &String)| Site::new(address.clone(), &addresses, format!("n{number}"));
+        let mut sites: Vec<Site> = addresses.iter().enumerate().map(site).collect();
+        for site in &mut sites {
+            site.start().await;
         }
-        let member = |site: &Site| {
-            let (node, ..) = site.running.as_ref().expect("it runs");
-            (node.id(), Member { name: site.name.clone(), address: site.address.clone() })
-        };
-        let all: BTreeMap<u64, Member> = store.sites.iter().map(member).collect();
-        store.sites[0].running.as_ref().expect("it runs").0.initialize(all).await.expect("a new store");
+        let store = Store { dialer: sites[0].options.dialer.clone(), sites };
+        store.client().read("", soon()).await.expect("a new store");
         store
     }
 
     fn client(&self) -> Client {
-        let addresses: Vec<String> = self.sites.iter().map(|site| site.address.clone()).collect();
-        Client::new(self.dialer.clone(), &addresses)
+        Client::new(self.dialer.clone(), &self.sites[0].options.members)
     }
 
     /// The number of the member that leads.
     async fn leader(&self) -> usize {
-        let client = self.client();
         loop {
-            for (number, site) in self.sites.iter().enumerate().filter(|(_, site)| site.running.is_some()) {
-                let status = client.status(&site.address, soon()).await.expect("it answers");
-                if status.leader.as_ref().is_some_and(|leader| leader.name == site.name) {
+            for (number, site) in self.sites.iter().enumerate() {
+                let Some(running) = &site.running else { continue };
+                let status = running.node().status().await;
+                if status.leader.as_ref().is_some_and(|leader| leader.name == site.options.name) {
                     return number;
                 }
             }
@@ -131,7 +132,7 @@ async fn a_store_of_one_and_of_three_keeps_what_is_written_over_restarts() {
             site.kill().await;
         }
         for site in &mut store.sites {
-            site.start(&store.dialer, &store.tls).await;
+            site.start().await;
         }
         assert_eq!(keys(&client).await.len(), 20);
         let absent = Condition::Absent { key: "/key/1".into() };
@@ -156,7 +157,7 @@ async fn another_member_leads_within_half_a_second_and_nothing_is_lost() {
         let change = || Command::Write { expect: vec![], then: vec![put(&format!("/after/{turn}"), "x", None)] };
         while client.write(change(), soon()).await.is_err() {}
         longest = longest.max(begun.elapsed());
-        store.sites[leader].start(&store.dialer, &store.tls).await;
+        store.sites[leader].start().await;
         assert_eq!(keys(&client).await.len(), 2 * (turn + 1));
     }
     println!("longest time without a leader: {} ms", longest.as_millis());
@@ -218,7 +219,7 @@ async fn a_minority_answers_nothing_and_strangers_are_not_let_in() {
     let error = client.write(grant, until()).await.expect_err("no quorum, no write");
     assert!(error.may_be_done, "{error}");
 
-    let address = store.sites[leader].address.clone();
+    let address = store.sites[leader].options.address.clone();
     let other = Dialer { cluster: "another".into(), ..store.dialer.clone() };
     let error =
         Client::new(other, std::slice::from_ref(&address)).status(&address, until()).await.expect_err("another store");
@@ -250,4 +251,39 @@ async fn a_watch_tells_of_changes_under_its_prefix() {
     // What was missed is told at once; what is too long ago is not known.
     assert_eq!(client.watch("/a/", revision).await.expect("a change").1, Some(vec!["/a/x".to_owned()]));
     assert_eq!(client.watch("/a/", Revision(99)).await.expect("an answer").1, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lost_its_directory_waits_until_it_is_added_and_does_not_vote_as_before() {
+    let mut store = Store::start(3).await;
+    let client = store.client();
+    write(&client, vec![], put("/a", "1", None)).await;
+    let leader = store.leader().await;
+    let lost = (leader + 1) % 3;
+    store.sites[lost].kill().await;
+    store.sites[lost].lose_everything();
+    store.sites[lost].start().await;
+    let before = store.sites[lost].options.clone();
+    let status = async || client.status(&before.address, soon()).await.expect("it answers");
+    // It has looked for the others several times by then.
+    for number in 0..30 {
+        write(&client, vec![], put(&format!("/more/{number}"), "1", None)).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    let now = status().await;
+    assert!(!now.initialized && now.applied.is_none(), "{now:?}");
+
+    let error = client.add(&before.address, soon()).await.expect_err("its name is that of the member that is gone");
+    assert!(error.to_string().contains("remove it first"), "{error}");
+    let voters = client.remove(&before.name, soon()).await.expect("a quorum is there");
+    assert!(voters.iter().all(|member| member.name != before.name), "{voters:?}");
+    let voters = client.add(&before.address, soon()).await.expect("it is new");
+    assert_eq!(voters.len(), 3, "{voters:?}");
+    while status().await.revision < Revision(31) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    // It counts: without another one there is a quorum.
+    let other = (0..3).find(|number| *number != leader && *number != lost).expect("the third");
+    store.sites[other].kill().await;
+    write(&client, vec![], put("/b", "1", None)).await;
 }
