@@ -292,10 +292,22 @@ impl Cluster {
 
     /// `GET`, `POST`, `PATCH` on a node's REST API: status and text.
     pub fn rest(&self, node: &str, method: &str, path: &str, body: &str) -> Result<(u16, String), String> {
+        self.rest_within(ANSWER, node, method, path, body)
+    }
+
+    /// The same for an order whose answer comes when it is carried out.
+    pub fn rest_within(
+        &self,
+        limit: Duration,
+        node: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<(u16, String), String> {
         let url = format!("http://127.0.0.1:{}{path}", self.node(node).rest_port);
         let method = method.parse().expect("a method");
         self.runtime.block_on(async {
-            let request = self.client.request(method, url).body(body.to_owned());
+            let request = self.client.request(method, url).timeout(limit).body(body.to_owned());
             let answer = request.send().await.map_err(|error| error.to_string())?;
             let status = answer.status().as_u16();
             Ok((status, answer.text().await.map_err(|error| error.to_string())?))

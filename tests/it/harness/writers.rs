@@ -22,6 +22,8 @@ use super::eventually;
 /// The rows are told apart by their writer and its count.
 pub const TABLE: &str =
     "CREATE TABLE IF NOT EXISTS acknowledged (writer int, sequence bigint, PRIMARY KEY (writer, sequence))";
+/// Asks for all of them, a line each.
+pub const ACKNOWLEDGED: &str = "SELECT writer || ' ' || sequence FROM acknowledged";
 /// The server says itself who it is, and its timeline (the first eight digits of the name of its WAL file).
 const INSERT: &str = "INSERT INTO acknowledged (writer, sequence) VALUES ($1, $2) RETURNING \
     host(inet_server_addr()), inet_server_port(), left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)";
@@ -204,8 +206,12 @@ impl Record {
 
     /// Every acknowledged row is on the primary of now.
     pub fn assert_nothing_lost(&self, cluster: &Cluster) {
-        let found: BTreeSet<String> =
-            cluster.write("SELECT writer || ' ' || sequence FROM acknowledged").into_iter().collect();
+        self.assert_all_among(cluster.write(ACKNOWLEDGED));
+    }
+
+    /// The same for what a server answered to [`ACKNOWLEDGED`].
+    pub fn assert_all_among(&self, found: Vec<String>) {
+        let found: BTreeSet<String> = found.into_iter().collect();
         let lost = |row: &&Row| !found.contains(&format!("{} {}", row.writer, row.sequence));
         let lost: Vec<_> = self.rows.iter().filter(lost).collect();
         assert!(lost.is_empty(), "{} rows were acknowledged and are lost, the first is {:?}", lost.len(), lost[0]);
