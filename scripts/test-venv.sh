@@ -4,8 +4,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# psycopg3: patronictl does not start without a PostgreSQL driver, whatever the command.
-requirement='patroni[zookeeper,etcd3,psycopg3]==4.1.5'
+# psycopg3: patronictl does not start without a PostgreSQL driver, whatever the command. jsonlogger: Patroni's log in JSON.
+requirement='patroni[zookeeper,etcd3,psycopg3,jsonlogger]==4.1.5'
 venv=target/test-venv
 
 if [ -n "${PGHERD_TEST_PATRONICTL:-}" ]; then

@@ -11,6 +11,7 @@ mod edges;
 mod guard;
 mod harness;
 mod lab;
+mod logging;
 mod postgres;
 mod privileges;
 mod proxy;

@@ -7,6 +7,7 @@ mod daemon;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod guard;
+pub mod log;
 pub mod postgres;
 pub mod privileges;
 mod proc_stat;

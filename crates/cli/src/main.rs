@@ -7,7 +7,6 @@ mod drill;
 mod entrypoint;
 mod health;
 mod interrupts;
-mod logging;
 
 use std::process::ExitCode;
 
@@ -33,7 +32,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments, program: Program) -> ExitCode {
     // The demo starts roles through that link.
     pgherd_agent::privileges::restore_name();
-    logging::start(match arguments.role {
+    pgherd_agent::log::start(match arguments.role {
         Role::Agent(_) | Role::Proxy(_) => "info",
         _ => "warn",
     });

@@ -45,6 +45,7 @@ pub use command::{
     Command, PostgresVersion, QUEUE, ReinitializeRefused, RestartFilter, RestartOutcome, ScheduledRestart, VersionError,
 };
 pub use failsafe::{FAILSAFE_QUEUE, FailsafeQuestion, FailsafeRequest};
+pub(crate) use json::spaced;
 pub use peer::{PeerAnswer, PeerClient, PeerClientError, PeerStatus};
 pub use route_stream::RouteSource;
 pub use router::router;

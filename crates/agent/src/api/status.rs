@@ -54,6 +54,14 @@ pub fn status(snapshot: &Snapshot, now: Boot) -> Map<String, Value> {
     if snapshot.watchdog_failed {
         put("watchdog_failed", json!(true));
     }
+    let (waiting, lost) = crate::log::figures();
+    // As Patroni: two lines a round are usual.
+    if waiting > 2 {
+        put("logger_queue_size", json!(waiting));
+    }
+    if lost > 0 {
+        put("logger_records_lost", json!(lost));
+    }
     body
 }
 

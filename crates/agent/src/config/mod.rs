@@ -9,6 +9,7 @@ mod cache;
 mod dynamic;
 mod environment;
 pub(crate) mod fuzz;
+mod log;
 mod merge;
 mod methods;
 pub mod options;
@@ -34,12 +35,12 @@ pub use address::{Address, AddressError, Listen};
 pub use cache::{read_cache, write_cache};
 pub use dynamic::{Dynamic, SynchronousMode, understood};
 pub use environment::Environment;
+pub use log::Log;
 pub use merge::patch;
 pub use place::{Place, Problem, Problems, Severity};
 pub use postgresql::{Bootstrap, Node, Postgresql};
 pub use sections::{
-    Ctl, Demand, Level, Log, Login, RestApi, ServerTokens, Store, Tags, Tls, VerifyClient, Watchdog, WatchdogDriver,
-    ZooKeeper,
+    Ctl, Demand, Login, RestApi, ServerTokens, Store, Tags, Tls, VerifyClient, Watchdog, WatchdogDriver, ZooKeeper,
 };
 pub use slots::Slots;
 pub use source::ConfigError;
@@ -167,7 +168,7 @@ impl Config {
             tags,
             watchdog: Watchdog::read(tree),
             guard: sections::guard(tree),
-            log: Log::read(tree),
+            log: Log::read(tree, problems),
             warnings: Problems::default(),
             section: tree.map_of("postgresql").into_iter().filter(|(key, _)| !is_local(key)).collect(),
         })

@@ -199,49 +199,6 @@ fn demand(tree: &Tree<'_>, path: &str) -> Demand {
     }
 }
 
-/// `log`: what pgherd makes of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    pub json: bool,
-    pub level: Level,
-    /// `None`: standard error.
-    pub dir: Option<PathBuf>,
-    /// Permissions of the file.
-    pub mode: u32,
-    /// Bytes.
-    pub file_size: u64,
-    pub file_num: u64,
-    pub static_fields: Map<String, Value>,
-}
-
-/// Python's levels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    Error,
-    Warning,
-    Info,
-    Debug,
-}
-
-impl Log {
-    pub(super) fn read(tree: &Tree<'_>) -> Log {
-        Log {
-            json: tree.text("log.type").as_deref() == Some("json"),
-            level: match tree.text("log.level").as_deref() {
-                Some("CRITICAL" | "ERROR") => Level::Error,
-                Some("WARNING") => Level::Warning,
-                Some("DEBUG" | "NOTSET") => Level::Debug,
-                _ => Level::Info,
-            },
-            dir: tree.file("log.dir"),
-            mode: u32::try_from(tree.count("log.mode")).unwrap_or(0o600) & 0o777,
-            file_size: tree.count("log.file_size"),
-            file_num: tree.count("log.file_num"),
-            static_fields: tree.map("log.static_fields"),
-        }
-    }
-}
-
 /// `zookeeper`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZooKeeper {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::log::levels::Levels;
 use crate::postgres::ReplicaMethod;
 use crate::user_command::UserCommand;
 
@@ -92,8 +93,9 @@ fn a_full_file() {
     let Servers::ZooKeeper(servers) = options.servers else { panic!("{:?}", options.servers) };
     assert_eq!((servers.hosts, options.namespace), (hosts, "service".to_owned()));
     assert_eq!((options.name.as_deref(), options.ttl), (Some("node-a"), timing.ttl));
-    assert_eq!(config.log.level, Level::Warning);
-    assert_eq!((config.log.mode, config.log.file_size), (0o640, 10 << 20));
+    assert_eq!(config.log.levels, Levels::parse("WARNING"));
+    let destination = &config.log.destination;
+    assert_eq!((destination.mode, destination.file_size), (Some(0o640), 10 << 20));
     assert_eq!(config.bootstrap.dcs["my_tool"], json!({"anything": "goes"}));
     assert_eq!(config.bootstrap.post_bootstrap, UserCommand::parse("/usr/local/bin/create_users"));
     assert_eq!((config.watchdog.mode, config.watchdog.safety_margin), (Demand::Required, None));
@@ -214,7 +216,7 @@ fn a_directory_is_merged_in_the_order_of_names() {
     write("30-ignored.txt", "name: [");
     let config =
         Config::load(Some(directory.path()), &Environment::default()).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!((config.name.as_str(), config.log.level), ("own", Level::Debug));
+    assert_eq!((config.name.as_str(), config.log.levels), ("own", Levels::parse("DEBUG")));
     assert_eq!(config.watchdog.mode, Demand::Automatic);
     assert_eq!(config.tags.0.keys().collect::<Vec<_>>(), ["noloadbalance", "clonefrom", "nosync", "rack"]);
 }

@@ -57,6 +57,7 @@ use self::systemd::Systemd;
 use crate::api::{self, ApiState, BasicAuth, PeerClient};
 use crate::config::{Config, Environment};
 use crate::guard::GuardMode;
+use crate::log;
 use crate::postgres::installation;
 use crate::postgres::probe::WriteProbe;
 use crate::postgres::unfinished::Unfinished;
@@ -65,6 +66,9 @@ use crate::watchdog::Watchdog;
 
 /// Between two writes of the probe to the data directory.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// Patroni's exit code where the log takes no lines any more.
+const LOG_HANGS: u8 = 5;
 
 /// Threads for what blocks: files, names to resolve. Idle ones cost nothing, and look-ups of a name server that is gone must not keep a
 /// configuration from being written.
@@ -75,19 +79,21 @@ const PEER_CONNECT: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is told to stop. `path`: the YAML file or a directory of them; without, the environment alone.
 pub fn run(path: Option<&Path>) -> ExitCode {
-    match start(path) {
+    let code = match start(path) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("pgherd ends: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    if log::finish() { code } else { ExitCode::from(LOG_HANGS) }
 }
 
 fn start(path: Option<&Path>) -> anyhow::Result<()> {
     let environment = Environment::of_process();
     let config = Config::load(path, &environment)?;
     leave_root(DEFAULT_USER, Some(&config.node.data_dir), required_watchdog(&config))?;
+    log::apply(&config.log);
     for warning in &config.warnings.0 {
         tracing::warn!("{warning}");
     }

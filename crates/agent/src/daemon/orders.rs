@@ -90,6 +90,9 @@ impl Daemon {
                     );
                     return;
                 }
+                if config.log != self.current.config.log {
+                    crate::log::apply(&config.log);
+                }
                 for warning in &config.warnings.0 {
                     tracing::warn!("{warning}");
                 }

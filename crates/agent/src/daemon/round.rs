@@ -127,6 +127,7 @@ pub struct Memory {
     pub story: Story,
     /// The rule that was logged last, with why the directory cannot be used.
     pub shown: Option<(Rule, Option<String>)>,
+    pub shown_at: Boot,
     /// How many seconds were left when it was last said that a race is put off.
     pub held_off: Option<u64>,
     pub complaints: Complaints,

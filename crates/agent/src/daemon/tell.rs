@@ -19,7 +19,8 @@ impl Daemon {
         }
     }
 
-    /// A rule is logged when it changes: a quiet cluster has a quiet log.
+    /// A rule is logged when it changes: a quiet cluster has a quiet log. Who wants a sign of life gets one each `loop_wait`
+    /// (`log.deduplicate_heartbeat_logs: off`).
     pub(super) fn show(&mut self, decision: &Decision, local: &Local) {
         let rule = decision.rule;
         // Looks in between, which change nothing of what was said before.
@@ -40,10 +41,13 @@ impl Daemon {
         if rule == Rule::RaceHoldOff {
             self.show_hold_off();
         }
-        if self.memory.shown == now {
+        let due = boot_now().since(self.memory.shown_at) >= self.current.dynamic.timing.loop_wait;
+        let repeated = self.memory.shown == now;
+        if repeated && !(self.current.config.log.repeats && due) {
             return;
         }
         self.memory.shown = now;
+        self.memory.shown_at = boot_now();
         let facts = match &local.data {
             pgherd_ha::DataDirectory::Unusable(reason) => format!(": {reason}"),
             _ => story::facts(rule, local, self.memory.view.as_deref())

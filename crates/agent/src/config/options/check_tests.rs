@@ -33,7 +33,8 @@ fn wrong_values_name_file_line_key_and_what_was_expected() {
         ("log: 5\n", "f.yml:9:1: log: expected a section with keys of its own, found a number"),
         (
             "log:\n  level: loud\n",
-            "f.yml:10:3: log.level: expected one of CRITICAL, ERROR, WARNING, INFO, DEBUG, NOTSET, found `loud`",
+            "f.yml:10:3: log.level: expected one of CRITICAL, ERROR, WARNING, INFO, DEBUG, NOTSET (or a filter such as \
+             info,patroni.api=debug), found `loud`",
         ),
         ("thread_pool_size: 2\n", "f.yml:9:1: thread_pool_size: expected a whole number of at least 5, found 2"),
         ("ctl: {insecure: maybe}\n", "f.yml:9:7: ctl.insecure: expected a boolean (on or off), found `maybe`"),

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::config::address::{Address, Listen};
 use crate::config::values::{Unit, boolean, describe, describe_type, integer, text};
+use crate::log::levels::Levels;
 use crate::user_command::UserCommand;
 
 /// The type of an option.
@@ -24,6 +25,8 @@ pub enum Kind {
     /// A number of bytes; text may have a unit (`1MB`).
     Bytes,
     Choice(&'static [&'static str]),
+    /// A level of the log: Python's words and numbers, or a filter.
+    LogLevel,
     /// A boolean or one more word.
     BooleanOr(&'static str),
     /// `HOST[,HOST]:PORT`
@@ -55,6 +58,9 @@ impl Kind {
             Kind::Seconds => integer(value, Unit::Seconds).map(Value::from),
             Kind::Bytes => integer(value, Unit::Bytes).map(Value::from),
             Kind::Choice(words) => choice(value, words),
+            // `off` arrives as the boolean that YAML makes of it.
+            Kind::LogLevel if *value == Value::Bool(false) => Some(Value::from("off")),
+            Kind::LogLevel => text(value).filter(|text| Levels::parse(text).is_some()).map(Value::String),
             Kind::BooleanOr(word) => choice(value, &[word]).or_else(|| boolean(value).map(Value::Bool)),
             Kind::Listen => text(value).filter(|text| text.parse::<Listen>().is_ok()).map(Value::String),
             Kind::Address => text(value).filter(|text| text.parse::<Address>().is_ok()).map(Value::String),
@@ -95,6 +101,10 @@ impl Kind {
             Kind::Seconds => "a number of seconds (or a text with a unit, like 30min)".into(),
             Kind::Bytes => "a number of bytes (or a text with a unit, like 1MB)".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
+            Kind::LogLevel => {
+                "one of CRITICAL, ERROR, WARNING, INFO, DEBUG, NOTSET (or a filter such as info,patroni.api=debug)"
+                    .into()
+            }
             Kind::BooleanOr(word) => format!("a boolean (on or off) or {word}"),
             Kind::Listen => "HOST[,HOST...]:PORT".into(),
             Kind::Address => "HOST:PORT".into(),

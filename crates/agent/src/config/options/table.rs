@@ -17,7 +17,7 @@ const fn both(path: &'static str, kind: Kind, default: &'static str) -> Setting 
     Setting::new(Scope::Both, path, kind, default)
 }
 
-const LOG_LEVELS: Kind = Kind::Choice(&["CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET"]);
+const LOG_LEVELS: Kind = Kind::Choice(&["CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET"]);
 
 #[rustfmt::skip]
 pub const OPTIONS: &[Setting] = &[
@@ -30,18 +30,18 @@ pub const OPTIONS: &[Setting] = &[
 
     // The log.
     local("log.type", Kind::Choice(&["plain", "json"]), "plain").doc("Lines of text, or a JSON object a line."),
-    local("log.level", LOG_LEVELS, "INFO").doc("What is less important than this is not logged."),
+    local("log.level", Kind::LogLevel, "INFO").doc("What is less important than this is not logged."),
     local("log.traceback_level", LOG_LEVELS, "ERROR").doc("Of Python's tracebacks; pgherd's errors carry their causes at every level."),
-    local("log.format", Kind::Any, "'%(asctime)s %(levelname)s: %(message)s'").doc("The fields of a line, in Python's notation; a list for JSON."),
+    local("log.format", Kind::Any, "'%(asctime)s %(levelname)s: %(message)s'").doc("The fields of a line, in Python's notation; for JSON also a list of names and of `{name: other}`. Without `type`, `format`, `dateformat`, `static_fields` and `dir` lines have pgherd's own form."),
     local("log.dateformat", Kind::Text, "").doc("How the time is written, as strftime has it."),
     local("log.static_fields", Kind::Map, "{}").doc("Fields that every JSON line has besides."),
-    local("log.max_queue_size", Kind::Integer, "1000").min(1).doc("How many lines may wait to be written."),
-    local("log.dir", Kind::Path, "").doc("Log to `patroni.log` in this directory and not to standard error."),
-    local("log.mode", Kind::Integer, "0600").doc("The permissions of the log file."),
-    local("log.file_size", Kind::Bytes, "25000000").doc("The size at which the log file is rotated."),
-    local("log.file_num", Kind::Integer, "4").min(0).doc("How many rotated log files are kept."),
-    local("log.loggers", Kind::Map, "{}").doc("Levels of single parts of the program."),
-    local("log.deduplicate_heartbeat_logs", Kind::Boolean, "off").doc("Leave out the line of a round that is the same as the line before."),
+    local("log.max_queue_size", Kind::Integer, "1000").doc("How many lines may wait to be written; more are lost, and counted. 0: no bound."),
+    local("log.dir", Kind::Path, "").doc("Log to `patroni.log` in this directory and not to standard error; while that cannot be written, to standard error all the same."),
+    local("log.mode", Kind::Integer, "").doc("The permissions of the log file; those that the umask leaves if it is left out."),
+    local("log.file_size", Kind::Bytes, "25000000").doc("The size at which the log file is rotated; 0: it is not."),
+    local("log.file_num", Kind::Integer, "4").doc("How many rotated log files are kept; 0: the file is never rotated."),
+    local("log.loggers", Kind::Map, "{}").doc("Levels of single parts of the program, by Patroni's names (`patroni.postgresql.rewind: DEBUG`) or by our own (`pgherd_dcs: DEBUG`); a name stands for all below it."),
+    local("log.deduplicate_heartbeat_logs", Kind::Boolean, "on").doc("Leave out the line of a round that is the same as the line before. Patroni's default is off; where `off` is written, every `loop_wait` has its line."),
 
     // The REST API.
     local("restapi.listen", Kind::Listen, "").required("0.0.0.0:8008").doc("Where the REST API listens; every address that the name resolves to is bound."),
