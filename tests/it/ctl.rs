@@ -121,8 +121,8 @@ fn by_patronis_names_it_is_patroni() {
         (&patroni, &["--version"][..], 0, "patroni 4.1.4\n"),
         (&patroni, &["--help"], 0, "The agent by Patroni's name"),
         (&patroni, &["/does/not/exist.yml"], 1, ""),
-        (&patroni, &["one.yml", "another.yml"], 2, "Usage: patroni [FILE]"),
-        (&patroni, &["--validate-config", "one.yml"], 2, "Usage: patroni [FILE]"),
+        (&patroni, &["one.yml", "another.yml"], 2, "Usage: patroni [OPTIONS] [FILE]"),
+        (&patroni, &["--validate-config", "--generate-config"], 2, "Usage: patroni "),
         (&patronictl, &["version"], 0, "patronictl version 4.1.4\n"),
         (&patronictl, &["list", "--foo"], 2, "Usage: patronictl list"),
     ] {

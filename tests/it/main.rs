@@ -17,3 +17,4 @@ mod privileges;
 mod proxy;
 mod store;
 mod trouble;
+mod validate;

@@ -11,6 +11,7 @@ pub mod log;
 pub mod postgres;
 pub mod privileges;
 mod proc_stat;
+pub mod python_text;
 pub mod survivors;
 pub mod user_command;
 mod watchdog;

@@ -45,14 +45,33 @@ pub enum Role {
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct AgentArguments {
-    /// A Patroni YAML, or a directory of them; without it the environment (PATRONI_*) alone
+    /// A Patroni YAML, or a directory of them; without it the environment (PATRONI_*) alone. The file to write with --generate-config
+    /// and --generate-sample-config; without it, to standard output
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Check the configuration, tell what is wrong with it, a line each, and exit
+    #[arg(long, group = "instead")]
+    pub validate_config: bool,
+    /// Write an example of a configuration and exit
+    #[arg(long, group = "instead")]
+    pub generate_sample_config: bool,
+    /// Write a configuration for a PostgreSQL that runs here and exit
+    #[arg(long, group = "instead")]
+    pub generate_config: bool,
+    /// With --generate-config: how to connect to that PostgreSQL, as a superuser
+    #[arg(long, value_name = "DSN")]
+    pub dsn: Option<String>,
+    /// With --validate-config: somebody may listen already where this node is to listen
+    #[arg(long, short)]
+    pub ignore_listen_port: bool,
+    /// With --validate-config: print the configuration, the environment included
+    #[arg(long, short)]
+    pub print: bool,
 }
 
 /// The agent by Patroni's name: `patroni [FILE]`.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "patroni", version = PATRONI_LEVEL, max_term_width = 100)]
+#[command(name = "patroni", version = PATRONI_LEVEL, max_term_width = 100, infer_long_args = true)]
 struct PatroniArguments {
     #[command(flatten)]
     agent: AgentArguments,
@@ -85,7 +104,11 @@ impl Program {
 }
 
 /// `arguments` begin with the program's own name. On failure (or `--help`) everything is printed already.
-pub fn parse(arguments: Vec<OsString>, program: Program) -> Result<Arguments, ExitCode> {
+pub fn parse(mut arguments: Vec<OsString>, program: Program) -> Result<Arguments, ExitCode> {
+    // These are options of the agent, and `pgherd --validate-config FILE` is what somebody who knows Patroni types.
+    if program == Program::Pgherd && is_about_configuration(&arguments) {
+        arguments.insert(1, "agent".into());
+    }
     let mut command = command_of(program);
     let parsed = command.try_get_matches_from_mut(&arguments).and_then(|matches| match program {
         Program::Patroni => PatroniArguments::from_arg_matches(&matches).map(Arguments::from),
@@ -105,6 +128,12 @@ pub fn parse(arguments: Vec<OsString>, program: Program) -> Result<Arguments, Ex
             ExitCode::from(2)
         }
     })
+}
+
+fn is_about_configuration(arguments: &[OsString]) -> bool {
+    let options = ["--validate-config", "--generate-sample-config", "--generate-config"];
+    let words = arguments.iter().skip(1).take_while(|word| *word != "agent");
+    words.clone().any(|word| options.iter().any(|option| word == option)) && words.count() + 1 == arguments.len()
 }
 
 fn command_of(program: Program) -> clap::Command {
@@ -221,9 +250,29 @@ mod tests {
             let Ok(Role::Agent(agent)) = parsed(line) else { panic!("{line} is no agent") };
             assert_eq!(agent.file.as_deref(), expected.map(Path::new), "{line}");
         }
-        for line in ["patroni a b", "patroni --validate-config f", "patroni -c f"] {
+        for line in ["patroni a b", "patroni --validate-config --generate-config", "patroni -c f"] {
             assert!(parsed(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn questions_about_a_configuration_are_the_agents() {
+        for line in [
+            "pgherd --validate-config f -i -p",
+            "pgherd -p --ignore-listen-port f --validate-config",
+            "pgherd agent f --validate-config --print",
+            "pgherd --generate-sample-config",
+            "pgherd --generate-config --dsn host=/tmp f",
+        ] {
+            let Role::Agent(agent) = accept(line).role else { panic!("{line}") };
+            assert!(agent.validate_config || agent.generate_config || agent.generate_sample_config, "{line}");
+            assert_eq!(agent.file.is_some(), line.contains(" f"), "{line}");
+        }
+        let abbreviated = ["patroni", "--validate", "f"].map(OsString::from).to_vec();
+        let Ok(Arguments { role: Role::Agent(agent), .. }) = parse(abbreviated, Program::Patroni) else {
+            panic!("refused")
+        };
+        assert!(agent.validate_config);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The one binary: a subcommand a role, and the operator's commands.
 
 mod arguments;
+mod configuration;
 mod ctl;
 mod demo;
 mod drill;
@@ -37,7 +38,9 @@ fn run(arguments: Arguments, program: Program) -> ExitCode {
         _ => "warn",
     });
     let result = match arguments.role {
-        Role::Agent(arguments) => return pgherd_agent::run(arguments.file.as_deref()),
+        Role::Agent(arguments) => {
+            return configuration::run(&arguments).unwrap_or_else(|| pgherd_agent::run(arguments.file.as_deref()));
+        }
         Role::Proxy(arguments) => entrypoint::run(arguments),
         Role::Demo(arguments) => demo::run(arguments),
         Role::Drill(arguments) => drill::run(arguments),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::place::{Path, Place, Problem};
+use super::values::{Unit, boolean, integer};
 use super::yaml::{self, Document};
 
 /// The whole configuration as YAML, in place of a file and of every other variable.
@@ -154,6 +155,24 @@ const MAPS: [&str; 8] = [
     "static_fields",
 ];
 
+/// Sections, empty where it is any, and their numbers.
+const NUMBERS: [(&str, &[&str]); 4] = [
+    ("log", &["max_queue_size", "file_size", "file_num", "mode"]),
+    ("restapi", &["request_queue_size"]),
+    ("citus", &["group"]),
+    ("", &["port"]),
+];
+const BOOLEANS: [&str; 8] = [
+    "allowlist_include_members",
+    "insecure",
+    "deduplicate_heartbeat_logs",
+    "use_proxies",
+    "register_service",
+    "use_endpoints",
+    "bypass_api_service",
+    "verify",
+];
+
 /// A snapshot of the process's variables.
 #[derive(Clone, Debug, Default)]
 pub struct Environment(BTreeMap<String, String>);
@@ -188,7 +207,11 @@ impl Environment {
                     document.places.insert(&path, place);
                     put(&mut document.value, &path, value);
                 }
-                Err(error) => problems.push(Problem::error(path.join("."), error).at(Some(&place))),
+                // As Patroni, which goes on without it, but not in silence.
+                Err(error) => {
+                    let text = format!("ignored: {error}");
+                    problems.push(Problem::warning(path.join("."), text).at(Some(&place)));
+                }
             }
         }
         (document, problems)
@@ -223,6 +246,7 @@ fn path_of(variable: &str) -> Option<Path> {
         }
         ("restapi" | "ctl", "username" | "password") => path(&[section, "authentication", key]),
         ("etcd" | "etcd3", "username" | "password") => path(&[section, key]),
+        ("citus", key) if !["group", "database"].contains(&key) => None,
         _ if !section.is_empty() && GENERAL.contains(&key) => path(&[section, key]),
         _ => None,
     }
@@ -243,16 +267,27 @@ pub fn variable(path: &str) -> Option<String> {
     path_of(&variable).filter(|found| found.join(".") == path).map(|_| variable)
 }
 
-/// Lists and mappings are YAML, with or without their brackets; everything else is text, which the table gives its type.
+/// Lists and mappings are YAML, with or without their brackets; numbers and booleans are what Patroni makes of them; everything else is text,
+/// which the table gives its type.
 fn value_of(path: &[String], text: &str) -> Result<Value, String> {
     let key = path.last().map_or("", String::as_str);
-    let is_log_fields = path.first().is_some_and(|section| section == "log") && key == "format" && !text.contains("%(");
+    let text_value = Value::String(text.to_owned());
+    let section = path.first().map_or("", String::as_str);
+    if NUMBERS.iter().any(|(of, keys)| (of.is_empty() || *of == section) && keys.contains(&key)) {
+        let number = integer(&text_value, Unit::None).map(Value::from);
+        return number.ok_or_else(|| format!("expected a whole number, found `{text}`"));
+    }
+    if BOOLEANS.contains(&key) {
+        let flag = boolean(&text_value).map(Value::from);
+        return flag.ok_or_else(|| format!("expected a boolean (on or off), found `{text}`"));
+    }
+    let is_log_fields = section == "log" && key == "format" && !names_field(text);
     let source = if LISTS.contains(&key) || is_log_fields {
         if text.trim_start().starts_with('-') || text.contains('[') { text.to_owned() } else { format!("[{text}]") }
     } else if MAPS.contains(&key) {
         if text.trim_start().starts_with('{') { text.to_owned() } else { format!("{{{text}}}") }
     } else {
-        return Ok(Value::String(text.to_owned()));
+        return Ok(text_value);
     };
     let kind = if MAPS.contains(&key) { "mapping" } else { "list" };
     let value = yaml::read("", source.as_bytes()).map(|document| document.value).map_err(|error| error.text);
@@ -261,6 +296,14 @@ fn value_of(path: &[String], text: &str) -> Result<Value, String> {
         Ok(_) => Err(format!("expected a {kind} in YAML")),
         Err(error) => Err(format!("expected a {kind} in YAML; {error}")),
     }
+}
+
+/// `%(name)`: Python's notation, and no list.
+fn names_field(text: &str) -> bool {
+    text.split("%(").skip(1).any(|rest| {
+        let name = rest.split_once(')').map_or("", |(name, _)| name);
+        !name.is_empty() && name.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
+    })
 }
 
 fn put(document: &mut Value, path: &[String], value: Value) {
@@ -295,7 +338,7 @@ mod tests {
             ("PATRONI_LOG_FORMAT", "%(message)s", json!({"log": {"format": "%(message)s"}})),
             ("PATRONI_LOG_LOGGERS", "a: DEBUG", json!({"log": {"loggers": {"a": "DEBUG"}}})),
             ("PATRONI_RESTAPI_PASSWORD", "1234", json!({"restapi": {"authentication": {"password": "1234"}}})),
-            ("PATRONI_CTL_INSECURE", "on", json!({"ctl": {"insecure": "on"}})),
+            ("PATRONI_CTL_INSECURE", "on", json!({"ctl": {"insecure": true}})),
             (
                 "PATRONI_SUPERUSER_PASSWORD",
                 "0123",
@@ -308,7 +351,7 @@ mod tests {
             ("PATRONI_ZOOKEEPER_SET_ACLS", "u: [ALL]", json!({"zookeeper": {"set_acls": {"u": ["ALL"]}}})),
             ("PATRONI_ETCD3_HOST", "h:1", json!({"etcd3": {"host": "h:1"}})),
             ("PATRONI_ETCD3_PASSWORD", "p", json!({"etcd3": {"password": "p"}})),
-            ("PATRONI_CITUS_GROUP", "1", json!({"citus": {"group": "1"}})),
+            ("PATRONI_CITUS_GROUP", "1", json!({"citus": {"group": 1}})),
             ("PGHERD_GUARD", "off", json!({"guard": {"mode": "off"}})),
             ("PATRONI_RESTAPI_THREAD_POOL_SIZE", "1", json!({})),
             ("PATRONI_NAME", "", json!({})),
@@ -344,7 +387,7 @@ mod tests {
         let (_, problems) = Environment::new(variables).document();
         let text = problems[0].to_string();
         assert!(
-            text.starts_with("PATRONI_ZOOKEEPER_SET_ACLS: zookeeper.set_acls: expected a mapping in YAML"),
+            text.starts_with("PATRONI_ZOOKEEPER_SET_ACLS: zookeeper.set_acls: ignored: expected a mapping in YAML"),
             "{text}"
         );
     }

@@ -1,18 +1,19 @@
 //! Laying one configuration over another: files and environment over each other, and a PATCH over the stored one.
 //!
-//! Pure. The two differ in one point: a PATCH leaves a value alone that reads the same as text (`"20"` over `20`), so that it
-//! does not count as a change.
+//! Pure. Both leave a value alone that reads the same as text (`"20"` over `20`); in a PATCH it does not count as a change.
 
 use serde_json::{Map, Value};
 
-/// Lays `over` over `base`: mappings merge, `null` removes, everything else replaces.
+/// Lays `over` over `base`: mappings merge, `null` removes, a scalar that reads the same as text leaves the former, everything else
+/// replaces.
 pub fn overlay(base: &mut Map<String, Value>, over: Map<String, Value>) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
-            (Some(_), Value::Null) => {
+            (_, Value::Null) => {
                 base.shift_remove(&key);
             }
             (Some(Value::Object(old)), Value::Object(new)) => overlay(old, new),
+            (Some(old), new) if same_text(old, &new) => {}
             (_, value) => {
                 base.insert(key, value);
             }

@@ -15,7 +15,9 @@ mod methods;
 pub mod options;
 mod place;
 mod postgresql;
+mod probe;
 mod scalar;
+
 mod sections;
 mod server;
 mod slots;
@@ -46,6 +48,8 @@ pub use slots::Slots;
 pub use source::ConfigError;
 pub use timing::{Company, Timing};
 
+use options::schema;
+use source::Gathered;
 use tree::Tree;
 
 /// A name that Patroni gives a meaning of its own in synchronous mode.
@@ -80,10 +84,58 @@ pub struct Config {
 pub fn document(path: Option<&Path>, environment: &Environment) -> Result<Map<String, Value>, ConfigError> {
     let gathered = match source::gather(path, environment) {
         Err(ConfigError::Empty { .. }) => return Ok(Map::new()),
-        other => other?,
+        other => other?.modern(),
     };
     let (errors, _) = gathered.problems.split();
     if errors.0.is_empty() { Ok(gathered.value) } else { Err(ConfigError::Invalid(errors)) }
+}
+
+/// What `--validate-config` has found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validation {
+    /// What is wrong, a line each; empty: nothing.
+    pub lines: Vec<String>,
+    /// File and environment together.
+    pub document: Map<String, Value>,
+}
+
+/// Checks a local configuration as Patroni's `--validate-config` does, and that this program would start with it. `ignores_ports`: somebody may
+/// listen where the node is to listen.
+///
+/// # Errors
+/// What cannot be read at all.
+pub fn validate(
+    path: Option<&Path>,
+    environment: &Environment,
+    ignores_ports: bool,
+) -> Result<Validation, ConfigError> {
+    let gathered = match source::gather(path, environment) {
+        // All that is required is missing.
+        Err(ConfigError::Empty { .. }) => Gathered::default(),
+        other => other?,
+    };
+    let mut document = gathered.value.clone();
+    let findings = schema::verify(&mut document, ignores_ports);
+    let own = match Config::from_gathered(gathered.modern()) {
+        Err(ConfigError::Invalid(problems)) => problems.0,
+        _ => Vec::new(),
+    };
+    let is_told = |key: &str| {
+        let related = |path: &str| {
+            let below = |long: &str, short: &str| {
+                long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            below(path, key) || below(key, path)
+        };
+        // What has no key says that something is missing.
+        findings.iter().any(|finding| key.is_empty() || related(&finding.path))
+    };
+    let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    for problem in own.iter().filter(|problem| !is_told(&problem.key)) {
+        // With the value in the text, where it may be shown at all.
+        lines.push(format!("{}  {}", problem.key, problem.text));
+    }
+    Ok(Validation { lines, document })
 }
 
 impl Config {
@@ -92,7 +144,10 @@ impl Config {
     /// # Errors
     /// All that is wrong with it at once, each problem with its file, line and key.
     pub fn load(path: Option<&Path>, environment: &Environment) -> Result<Config, ConfigError> {
-        let gathered = source::gather(path, environment)?;
+        Config::from_gathered(source::gather(path, environment)?.modern())
+    }
+
+    fn from_gathered(gathered: Gathered) -> Result<Config, ConfigError> {
         let checked = options::check_local(&Value::Object(gathered.value), &gathered.places);
         let mut problems = gathered.problems;
         problems.0.extend(checked.problems.0);

@@ -1,6 +1,6 @@
 //! Gathering the local configuration: a file or a directory of files, with the environment laid over it.
 //!
-//! Not here: what the keys mean. Old shapes of Patroni's are brought into today's.
+//! Not here: what the keys mean. Old shapes of Patroni's can be brought into today's.
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ pub enum ConfigError {
 }
 
 /// What the files and the environment say together.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Gathered {
     pub value: Map<String, Value>,
     pub places: Places,
@@ -39,7 +39,7 @@ pub struct Gathered {
 /// Reads `path` and lays the environment over it. Without the file, `PATRONI_CONFIGURATION` is all there is, or
 /// else the single variables.
 pub fn gather(path: Option<&FilePath>, environment: &Environment) -> Result<Gathered, ConfigError> {
-    let mut gathered = Gathered { value: Map::new(), places: Places::default(), problems: Problems::default() };
+    let mut gathered = Gathered::default();
     let whole = environment.whole_configuration();
     match (path.filter(|path| path.exists()), whole) {
         (Some(path), _) => {
@@ -62,18 +62,22 @@ pub fn gather(path: Option<&FilePath>, environment: &Environment) -> Result<Gath
         };
         return Err(ConfigError::Empty { hint });
     }
-    modernise(&mut gathered.value);
     Ok(gathered)
 }
 
 impl Gathered {
+    /// Brings Patroni's old shapes into today's.
+    pub fn modern(mut self) -> Gathered {
+        modernise(&mut self.value);
+        self
+    }
+
     fn lay(&mut self, name: &str, document: Document) {
         match document.value {
             Value::Object(map) => {
                 overlay(&mut self.value, map);
                 self.places.extend(document.places);
             }
-            Value::Null => {}
             other => {
                 let text = format!("{name}: expected keys with values, found {}", describe_type(&other));
                 self.problems.push(Problem::error("", text));

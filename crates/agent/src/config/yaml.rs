@@ -147,6 +147,10 @@ impl<'a> Composer<'a> {
             None if plain => resolve(text),
             None => Value::String(text.to_owned()),
             Some(tag) if tag.is_yaml_core_schema_tag("str") || tag.to_string() == "!" => Value::String(text.to_owned()),
+            Some(tag) if tag.is_yaml_core_schema_tag("float") => match resolve(text).as_f64() {
+                Some(number) => number.into(),
+                None => return Err(self.error(span, format!("`{text}` is no number"))),
+            },
             Some(tag) if tag.is_yaml_core_schema() => resolve(text),
             Some(tag) => return Err(self.error(span, format!("the tag `{tag}` has no meaning in a configuration"))),
         };

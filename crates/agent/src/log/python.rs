@@ -3,14 +3,13 @@
 //! What Python refuses, or finds out line by line (a field that no record has, a text as a number), is refused when it is read. Not here:
 //! JSON, which takes only the names of the fields (`layout`). Compared with Python's own logging in `tests/it/logging.rs`.
 
-use std::fmt::Write as _;
-
 use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::levels;
 use super::record::Record;
+use crate::python_text::{number, quoted};
 
 /// Patroni's own.
 pub const DEFAULT: &str = "%(asctime)s %(levelname)s: %(message)s";
@@ -211,11 +210,11 @@ fn place(text: &str) -> Result<(Field, Spec, &str), String> {
         }
         rest = &rest[1..];
     }
-    let (width, after) = number(rest)?;
+    let (width, after) = digits(rest)?;
     spec.width = width.unwrap_or(0);
     rest = after;
     if let Some(after) = rest.strip_prefix('.') {
-        let (precision, after) = number(after)?;
+        let (precision, after) = digits(after)?;
         spec.precision = Some(precision.unwrap_or(0));
         rest = after;
     }
@@ -234,7 +233,7 @@ fn place(text: &str) -> Result<(Field, Spec, &str), String> {
     Ok((field, spec, &rest[1..]))
 }
 
-fn number(text: &str) -> Result<(Option<usize>, &str), String> {
+fn digits(text: &str) -> Result<(Option<usize>, &str), String> {
     let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     if digits.is_empty() {
@@ -273,9 +272,9 @@ impl Spec {
     fn text(&self, value: &Value) -> String {
         let text = match (value, self.conversion) {
             (Value::String(text), 's') => text.clone(),
-            (Value::String(text), conversion) => representation(text, conversion == 'a'),
+            (Value::String(text), conversion) => quoted(text, conversion == 'a'),
             (Value::Null, _) => "None".to_owned(),
-            (number, _) => number_text(number),
+            (other, _) => number(other),
         };
         let text = match self.precision {
             Some(precision) => text.chars().take(precision).collect(),
@@ -308,14 +307,6 @@ impl Spec {
     }
 }
 
-/// As Python prints a number: a float always with its point.
-fn number_text(value: &Value) -> String {
-    match value.as_f64() {
-        Some(float) if value.is_f64() => format!("{float:?}"),
-        _ => value.to_string(),
-    }
-}
-
 /// `1.500000e+09`: the exponent has a sign and two digits.
 fn exponential(number: f64, precision: usize) -> String {
     let text = format!("{number:.precision$e}");
@@ -342,30 +333,6 @@ fn general(number: f64, precision: usize) -> String {
     }
     let (_, exponent) = scientific.split_once('e').unwrap_or(("", "+00"));
     format!("{}e{exponent}", trimmed(digits))
-}
-
-/// As Python's `repr` shows a text.
-fn representation(text: &str, ascii: bool) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    let mut shown = String::from(quote);
-    for letter in text.chars() {
-        let code = u32::from(letter);
-        let _ = match letter {
-            '\\' => shown.write_str("\\\\"),
-            '\n' => shown.write_str("\\n"),
-            '\r' => shown.write_str("\\r"),
-            '\t' => shown.write_str("\\t"),
-            letter if letter == quote => write!(shown, "\\{letter}"),
-            _ if code < 0x20 || (0x7f..0xa0).contains(&code) || (ascii && (0xa0..0x100).contains(&code)) => {
-                write!(shown, "\\x{code:02x}")
-            }
-            _ if ascii && code > 0xffff => write!(shown, "\\U{code:08x}"),
-            _ if ascii && code > 0x7f => write!(shown, "\\u{code:04x}"),
-            letter => shown.write_char(letter),
-        };
-    }
-    shown.push(quote);
-    shown
 }
 
 /// `2026-11-27 05:04:03,210`, or as the date format has it.

@@ -37,7 +37,7 @@ mod table;
 mod terminal;
 pub mod topology;
 pub mod version;
-mod yaml;
+pub mod yaml;
 mod yaml_scalar;
 
 #[cfg(test)]

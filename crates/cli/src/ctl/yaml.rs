@@ -10,12 +10,20 @@ use super::yaml_scalar::{self, Place};
 /// A line is broken at the next possible place after this column.
 const WIDTH: usize = 200;
 
+/// What PyYAML takes where nobody says another width.
+pub const DEFAULT_WIDTH: usize = 80;
+
 /// A key longer than this (in characters) is written in the explicit form, `? key`.
 const SIMPLE_KEY: usize = 122;
 
 /// The value over several lines, one key or item a line; ends with a line feed.
 pub fn block(value: &Value) -> String {
-    let mut emitter = Emitter::default();
+    block_of_width(value, WIDTH)
+}
+
+/// The same with lines of about `width` columns.
+pub fn block_of_width(value: &Value, width: usize) -> String {
+    let mut emitter = Emitter { width, ..Emitter::default() };
     match value {
         Value::Object(map) if !map.is_empty() => emitter.block_mapping(map, 0),
         Value::Array(items) if !items.is_empty() => emitter.block_sequence(items, 0),
@@ -32,10 +40,16 @@ pub fn flow(value: &Value) -> String {
 }
 
 /// The text so far and where its last line ends. Indents are in columns; the outermost collection has none.
-#[derive(Default)]
 struct Emitter {
     text: String,
     column: usize,
+    width: usize,
+}
+
+impl Default for Emitter {
+    fn default() -> Emitter {
+        Emitter { text: String::new(), column: 0, width: WIDTH }
+    }
 }
 
 impl Emitter {
@@ -60,7 +74,7 @@ impl Emitter {
 
     fn scalar(&mut self, value: &Value, place: Place, indent: usize) {
         let text = match value {
-            Value::String(text) => yaml_scalar::string(text, place, WIDTH, self.column, indent),
+            Value::String(text) => yaml_scalar::string(text, place, self.width, self.column, indent),
             Value::Number(number) => yaml_scalar::number(number),
             Value::Bool(flag) => flag.to_string(),
             _ => "null".to_owned(),
@@ -150,7 +164,7 @@ impl Emitter {
             } else {
                 self.put("? ");
                 self.scalar(&key_value, Place { flow: true, simple_key: false }, indent + 2);
-                if self.column > WIDTH {
+                if self.column > self.width {
                     self.line(indent);
                     self.put(":");
                 } else {
@@ -177,7 +191,7 @@ impl Emitter {
         if position > 0 {
             self.put(",");
         }
-        if self.column > WIDTH {
+        if self.column > self.width {
             self.line(indent);
         } else if position > 0 {
             self.put(" ");

@@ -6,11 +6,13 @@
 mod check;
 mod kind;
 mod page;
+pub mod schema;
 mod table;
 
 pub use check::{Checked, check_dynamic, check_local};
 pub use kind::{Kind, ports};
 pub use page::{example, reference};
+use schema::{Presence, Verify};
 pub use table::OPTIONS;
 
 /// Where an option may stand.
@@ -36,6 +38,9 @@ pub struct Setting {
     pub min: Option<i64>,
     pub scope: Scope,
     pub is_required: bool,
+    /// What `--validate-config` demands.
+    pub presence: Presence,
+    pub verify: Verify,
     /// A value for the example file, as YAML.
     pub example: &'static str,
     /// One sentence.
@@ -44,7 +49,8 @@ pub struct Setting {
 
 impl Setting {
     pub(crate) const fn new(scope: Scope, path: &'static str, kind: Kind, default: &'static str) -> Setting {
-        Setting { path, kind, default, min: None, scope, is_required: false, example: "", doc: "" }
+        let (presence, verify) = (Presence::Optional, Verify::Kind);
+        Setting { path, kind, default, min: None, scope, is_required: false, presence, verify, example: "", doc: "" }
     }
 
     pub(crate) const fn min(self, min: i64) -> Setting {
@@ -52,7 +58,26 @@ impl Setting {
     }
 
     pub(crate) const fn required(self, example: &'static str) -> Setting {
-        Setting { is_required: true, example, ..self }
+        Setting { is_required: true, presence: Presence::Required, example, ..self }
+    }
+
+    /// Patroni's schema demands it; the agent does without.
+    pub(crate) const fn expected(self) -> Setting {
+        Setting { presence: Presence::Required, ..self }
+    }
+
+    /// One of those that say so must be there.
+    pub(crate) const fn one_of(self) -> Setting {
+        Setting { presence: Presence::OneOf, ..self }
+    }
+
+    pub(crate) const fn verify(self, verify: Verify) -> Setting {
+        Setting { verify, ..self }
+    }
+
+    /// Patroni's schema does not know it.
+    pub(crate) const fn unverified(self) -> Setting {
+        self.verify(Verify::Nothing)
     }
 
     pub(crate) const fn example(self, example: &'static str) -> Setting {
