@@ -21,3 +21,14 @@ pub struct StoreError {
     /// Trying again later can help (no connection, a time-out); `false` for wrong credentials, a bad path, ...
     pub retry: bool,
 }
+
+/// An error with its causes in one line.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

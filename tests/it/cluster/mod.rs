@@ -19,6 +19,7 @@ mod own_bootstrap;
 mod patronictl;
 mod pause;
 mod pgbackrest;
+mod protected_store;
 mod rejoin;
 mod remote;
 mod replica_methods;

@@ -7,16 +7,9 @@ use pgherd_tls::{Check, ClientOptions, Identity};
 use serde_json::Value;
 
 use crate::ctl::patronictl;
+use crate::harness::certificates::self_signed;
 use crate::harness::cluster::{Cluster, LONG, text};
 use crate::harness::{eventually, user};
-
-fn certificate(file: &Path) {
-    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let certificate = params.self_signed(&key).expect("a certificate");
-    std::fs::write(file, certificate.pem() + &key.serialize_pem()).expect("written");
-}
 
 /// Asks like a member that has the certificate, or like somebody who has none.
 struct Asker(reqwest::Client);
@@ -42,7 +35,7 @@ impl Asker {
 fn a_cluster_moves_to_tls_while_it_runs() {
     let cluster = Cluster::start(2);
     let file = cluster.directory().join("own.pem");
-    certificate(&file);
+    self_signed(&file);
     // To the user that the agents run as.
     let (uid, gid) = user::owner(&cluster.node("node1").data_dir);
     user::give(&file, uid, gid);

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
+use super::certificates::Certificates;
 use super::ports::{free_port, free_ports};
 use super::store_process::{START, StoreProcess};
 
@@ -40,9 +40,10 @@ impl EtcdServer {
                 *argument = format!("https://127.0.0.1:{port}");
             }
         }
-        let file = |name: &str| certificates.file(name).display().to_string();
         let options = [("--cert-file", "server.crt"), ("--key-file", "server.key"), ("--trusted-ca-file", "ca.crt")];
-        server.arguments.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), file(value)]));
+        server
+            .arguments
+            .extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), certificates.shown(value)]));
         server.arguments.push("--client-cert-auth".into());
         server.launch();
         server
@@ -136,39 +137,6 @@ fn call(port: u16, method: &str, body: &str) -> Option<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     Some(answer)
-}
-
-/// An authority, and what it has signed: `ca.crt`, and `.crt` and `.key` of `server` and `client`.
-#[derive(Debug)]
-pub struct Certificates {
-    directory: TempDir,
-}
-
-impl Certificates {
-    pub fn make() -> Certificates {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(directory.path().join("extensions"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-            .expect("a writable temporary directory");
-        let openssl = |arguments: &str| {
-            let mut command = Command::new("openssl");
-            command.args(arguments.split(' ')).current_dir(directory.path());
-            let output = command.output().expect("openssl is there");
-            assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-        openssl(&format!("req -x509 {key} -subj /CN=authority -days 2 -keyout ca.key -out ca.crt"));
-        for name in ["server", "client"] {
-            openssl(&format!("req -new {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
-            openssl(&format!(
-                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out {name}.crt"
-            ));
-        }
-        Certificates { directory }
-    }
-
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
 }
 
 /// Three voters.

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod binary;
+pub mod certificates;
 pub mod cluster;
 pub mod content;
 pub mod cut;

@@ -34,10 +34,21 @@ impl Site {
 
     /// A node with each of these.
     pub fn of(cluster: &Cluster, scope: &str, programs: &[Program], dynamic: &Value) -> Site {
+        Site::on(cluster, scope, programs, dynamic, None)
+    }
+
+    /// The same on another store, whose section this is.
+    pub fn on(
+        cluster: &Cluster,
+        scope: &str,
+        programs: &[Program],
+        dynamic: &Value,
+        zookeeper: Option<&Value>,
+    ) -> Site {
         let mut nodes = Vec::new();
         for (number, program) in (1..).zip(programs) {
             let name = format!("{scope}{number}");
-            add(cluster, scope, &name, *program, dynamic);
+            add(cluster, scope, &name, *program, dynamic, zookeeper);
             nodes.push(name);
         }
         Site { nodes }
@@ -96,13 +107,19 @@ impl Site {
 }
 
 /// A node with the first one's file, but for its name, its cluster, its ports and its directories.
-fn add(cluster: &Cluster, scope: &str, name: &str, program: Program, dynamic: &Value) {
+fn add(cluster: &Cluster, scope: &str, name: &str, program: Program, dynamic: &Value, zookeeper: Option<&Value>) {
     let model = cluster.node("node1");
     let [postgres, rest] = free_ports();
     let text = std::fs::read_to_string(&model.config).expect("its file");
     let text = text.replace("scope: demo", &format!("scope: {scope}")).replace("node1", name);
     let text = text.replace(&format!("127.0.0.1:{}\n", model.postgres_port), &format!("127.0.0.1:{postgres}\n"));
     let text = text.replace(&format!("127.0.0.1:{}\n", model.rest_port), &format!("127.0.0.1:{rest}\n"));
+    let text = match (zookeeper, text.split_once("zookeeper:\n"), text.split_once("\npostgresql:\n")) {
+        (Some(section), Some((before, _)), Some((_, after))) => {
+            format!("{before}zookeeper: {section}\npostgresql:\n{after}")
+        }
+        _ => text,
+    };
     let directory = cluster.directory().join(name);
     let config = cluster.directory().join(format!("{name}.yml"));
     user::servers_directory(&directory);

@@ -7,16 +7,23 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::certificates::Certificates;
 use super::ports::{free_port, free_ports};
 use super::store_process::{START, StoreProcess};
 
 const JAR: &str = "/usr/share/java/zookeeper.jar";
+/// The package forgets it among what its server needs for TLS.
+const CODEC: &str = "/usr/share/java/netty-codec.jar";
 
 /// One server: alone, or a voter of an [`Ensemble`].
 #[derive(Debug)]
 pub struct ZooKeeperServer {
     process: StoreProcess,
     port: u16,
+    /// Where it speaks TLS.
+    secure_port: Option<u16>,
+    /// System properties, `-Dname=value`.
+    properties: Vec<String>,
 }
 
 impl ZooKeeperServer {
@@ -26,6 +33,50 @@ impl ZooKeeperServer {
         server.launch();
         server.wait_until_serving();
         server
+    }
+
+    /// With a second port for TLS, where clients have to show a certificate. Its own is `server.pem`, unless it is [replaced](Self::show).
+    pub fn start_secured(certificates: &Certificates) -> ZooKeeperServer {
+        let secure_port = free_port();
+        let provider = "org.apache.zookeeper.server.auth.X509AuthenticationProvider";
+        let more = format!(
+            "secureClientPort={secure_port}\nserverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+             authProvider.x509={provider}\nssl.trustStore.location={}\nssl.clientAuth=need\n",
+            certificates.shown("ca.pem"),
+        );
+        // The kind of a file is told by its name.
+        std::fs::copy(certificates.file("ca.crt"), certificates.file("ca.pem")).expect("our own directory");
+        let mut server = ZooKeeperServer::prepare(free_port(), &more);
+        server.secure_port = Some(secure_port);
+        server.show(certificates, "server.pem");
+        server.launch();
+        server.wait_until_serving();
+        server
+    }
+
+    /// Has it show this certificate from its next start on.
+    pub fn show(&mut self, certificates: &Certificates, file: &str) {
+        self.properties = vec![format!("-Dzookeeper.ssl.keyStore.location={}", certificates.shown(file))];
+    }
+
+    /// With one user of SASL's DIGEST-MD5.
+    pub fn start_with_user(name: &str, password: &str) -> ZooKeeperServer {
+        let provider = "org.apache.zookeeper.server.auth.SASLAuthenticationProvider";
+        let mut server = ZooKeeperServer::prepare(free_port(), &format!("authProvider.sasl={provider}\n"));
+        let users = server.process.directory().join("jaas.conf");
+        let password = password.replace('"', "\\\"");
+        let module = "org.apache.zookeeper.server.auth.DigestLoginModule";
+        let text = format!("Server {{ {module} required user_{name}=\"{password}\"; }};\n");
+        std::fs::write(&users, text).expect("a writable temporary directory");
+        server.properties = vec![format!("-Djava.security.auth.login.config={}", users.display())];
+        server.launch();
+        server.wait_until_serving();
+        server
+    }
+
+    /// `127.0.0.1:PORT`, with TLS.
+    pub fn secure_address(&self) -> String {
+        format!("127.0.0.1:{}", self.secure_port.expect("it was started with TLS"))
     }
 
     /// `127.0.0.1:PORT`
@@ -82,7 +133,7 @@ impl ZooKeeperServer {
             data.display()
         );
         std::fs::write(process.directory().join("zoo.cfg"), config).expect("a writable temporary directory");
-        ZooKeeperServer { process, port }
+        ZooKeeperServer { process, port, secure_port: None, properties: Vec::new() }
     }
 
     fn launch(&mut self) {
@@ -90,7 +141,8 @@ impl ZooKeeperServer {
         command
             // Small and quick to start: several of them run beside the tests.
             .args(["-Xmx64m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-            .args(["-Dzookeeper.jmx.log4j.disable=true", "-cp", JAR])
+            .args(&self.properties)
+            .args(["-Dzookeeper.jmx.log4j.disable=true", "-cp", &format!("{JAR}:{CODEC}")])
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.process.directory().join("zoo.cfg"));
         self.process.launch(&mut command);

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use pgherd_dcs::{Acquired, EtcdOptions, EtcdPassword, Expect, Key, Servers, StoreOptions, boot_now};
+use pgherd_dcs::{Acquired, EtcdOptions, Expect, Key, Servers, StoreOptions, StoreSecret, boot_now};
 use pgherd_ha::LeaderOwner;
 
 use super::{Client, LIMIT, MEMBER, etcd_options, lead, load, options_on, renew, until};
-use crate::harness::etcd::{Certificates, EtcdServer, Trio};
+use crate::harness::certificates::Certificates;
+use crate::harness::etcd::{EtcdServer, Trio};
 
 fn options_of(trio: &Trio, first: usize) -> StoreOptions {
     // Tried in this order.
@@ -196,7 +197,7 @@ async fn a_user_logs_in_and_a_lost_token_is_asked_for_again() {
     }
     let with = |password: Option<&str>| {
         let urls = vec![format!("http://{}", server.address())];
-        let password = password.map(|password| EtcdPassword(password.into()));
+        let password = password.map(|password| StoreSecret(password.into()));
         let username = password.as_ref().map(|_| "root".to_owned());
         options_on(Servers::Etcd(EtcdOptions { urls, username, password, ..EtcdOptions::default() }), "one")
     };

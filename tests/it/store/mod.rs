@@ -4,6 +4,7 @@ mod conformance;
 mod etcd;
 mod sessions;
 mod subject;
+mod zookeeper;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -55,7 +56,7 @@ impl Drop for Client {
 
 /// On an ensemble of ZooKeeper.
 fn options(name: &str, hosts: &[String]) -> StoreOptions {
-    options_on(Servers::ZooKeeper(ZooKeeperOptions { hosts: hosts.to_vec() }), name)
+    options_on(Servers::ZooKeeper(ZooKeeperOptions { hosts: hosts.to_vec(), ..ZooKeeperOptions::default() }), name)
 }
 
 /// On an etcd.

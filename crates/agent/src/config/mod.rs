@@ -42,7 +42,7 @@ pub use merge::patch;
 pub use place::{Place, Problem, Problems, Severity};
 pub use postgresql::{Bootstrap, Node, Postgresql};
 pub use sections::{
-    Ctl, Demand, Login, RestApi, ServerTokens, Store, Tags, Tls, VerifyClient, Watchdog, WatchdogDriver, ZooKeeper,
+    Ctl, Demand, Login, RestApi, ServerTokens, Store, Tags, Tls, VerifyClient, Watchdog, WatchdogDriver,
 };
 pub use slots::Slots;
 pub use source::ConfigError;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use pgherd_dcs::{EtcdOptions, Servers, StoreOptions, ZooKeeperOptions};
+use pgherd_dcs::{EtcdOptions, SectionError, Servers, StoreOptions, ZooKeeperOptions};
 use serde_json::{Map, Value};
 
 use super::address::Address;
@@ -199,17 +199,10 @@ fn demand(tree: &Tree<'_>, path: &str) -> Demand {
     }
 }
 
-/// `zookeeper`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ZooKeeper {
-    /// Never empty.
-    pub hosts: Vec<Address>,
-}
-
 /// The store: the section of the file that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
-    ZooKeeper(ZooKeeper),
+    ZooKeeper(ZooKeeperOptions),
     Etcd(EtcdOptions),
 }
 
@@ -242,30 +235,15 @@ impl Store {
             });
             return None;
         }
-        if found.is_some_and(|(name, _)| *name == "etcd3") {
-            return Store::read_etcd(tree, problems);
-        }
-        let hosts = tree.texts("zookeeper.hosts");
-        if hosts.is_empty() && tree.written("zookeeper").is_some() {
-            problems.push(Problem::error("zookeeper.hosts", "required, but missing; expected a list of HOST:PORT"));
-        }
-        let mut addresses = Vec::new();
-        for (index, host) in hosts.iter().enumerate() {
-            match Address::with_default_port(host, Some(2181)) {
-                Ok(address) => addresses.push(address),
-                Err(error) => problems.push(Problem::error(format!("zookeeper.hosts.{index}"), error.to_string())),
-            }
-        }
-        refuse_unprotected(tree, problems);
-        Some(Store::ZooKeeper(ZooKeeper { hosts: addresses }))
-    }
-
-    fn read_etcd(tree: &Tree<'_>, problems: &mut Problems) -> Option<Store> {
-        match EtcdOptions::from_section(&tree.map_of("etcd3")) {
-            Ok(options) => Some(Store::Etcd(options)),
-            Err(error) => {
-                let path = format!("etcd3.{}", error.key);
-                problems.push(Problem::error(path.trim_end_matches('.'), error.cause));
+        let (section, read) = match found {
+            Some(("etcd3", _)) => ("etcd3", EtcdOptions::from_section(&tree.map_of("etcd3")).map(Store::Etcd)),
+            _ => ("zookeeper", ZooKeeperOptions::from_section(&tree.map_of("zookeeper")).map(Store::ZooKeeper)),
+        };
+        match read {
+            Ok(store) => Some(store),
+            Err(SectionError { key, cause }) => {
+                let path = format!("{section}.{key}");
+                problems.push(Problem::error(path.trim_end_matches('.'), cause));
                 None
             }
         }
@@ -274,10 +252,7 @@ impl Store {
     /// How the client of this store is opened for this member.
     pub fn options(&self, config: &Config, timing: &Timing, session_file: Option<PathBuf>) -> StoreOptions {
         let servers = match self {
-            Store::ZooKeeper(zookeeper) => {
-                let hosts = zookeeper.hosts.iter().map(ToString::to_string).collect();
-                Servers::ZooKeeper(ZooKeeperOptions { hosts })
-            }
+            Store::ZooKeeper(options) => Servers::ZooKeeper(options.clone()),
             Store::Etcd(options) => Servers::Etcd(options.clone()),
         };
         StoreOptions {
@@ -289,20 +264,6 @@ impl Store {
             retry_timeout: timing.retry_timeout,
             session_file,
         }
-    }
-}
-
-/// Protection that was asked for and that the client does not give is refused: to go on without it would be a secret kept
-/// from the user.
-fn refuse_unprotected(tree: &Tree<'_>, problems: &mut Problems) {
-    let wanted = [
-        ("zookeeper.use_ssl", tree.flag("zookeeper.use_ssl"), "TLS to ZooKeeper"),
-        ("zookeeper.set_acls", !tree.map("zookeeper.set_acls").is_empty(), "access lists in ZooKeeper"),
-        ("zookeeper.auth_data", !tree.map("zookeeper.auth_data").is_empty(), "credentials at ZooKeeper"),
-    ];
-    for (key, _, what) in wanted.into_iter().filter(|(_, is_wanted, _)| *is_wanted) {
-        let text = format!("pgherd does not have {what}, and does not go on without; remove the key to accept that");
-        problems.push(Problem::error(key, text));
     }
 }
 

@@ -47,7 +47,7 @@ fn the_lab_s_file_loads_unchanged_and_without_a_warning() {
     assert_eq!(config.restapi.listen.to_string(), "pg-slave:8008");
     assert_eq!(config.restapi.url(), "http://pg-slave:8008/patroni");
     let Store::ZooKeeper(zookeeper) = &config.store else { panic!("{:?}", config.store) };
-    assert_eq!(zookeeper.hosts, ["zoo:2181".parse().expect("an address")]);
+    assert_eq!(zookeeper.hosts, ["zoo:2181"]);
     assert_eq!(config.node.listen.hosts, ["0.0.0.0"]);
     assert_eq!(config.node.connect_address.to_string(), "pg-slave:5432");
     assert_eq!(config.node.data_dir, PathBuf::from("/var/lib/postgresql/data/postgresql1"));
@@ -86,7 +86,7 @@ fn a_full_file() {
     assert_eq!((login.username.as_str(), login.password.expose()), ("admin", "secret one"));
     assert_eq!(config.ctl.cacert, Some(PathBuf::from("/etc/ssl/ca.pem")));
     let Store::ZooKeeper(zookeeper) = &config.store else { panic!("{:?}", config.store) };
-    let hosts: Vec<String> = zookeeper.hosts.iter().map(ToString::to_string).collect();
+    let hosts = zookeeper.hosts.clone();
     assert_eq!(hosts, ["zoo1:2181", "zoo2:2181", "[fd00::3]:2182"]);
     let timing = Timing::of_pgherd(HERD);
     let options = config.store.options(&config, &timing, None);
@@ -166,7 +166,7 @@ fn the_environment_wins_over_the_file() {
     let config = load_with(LAB, &variables).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((config.name.as_str(), config.scope.as_str()), ("other", "my_cluster"));
     let Store::ZooKeeper(zookeeper) = &config.store else { panic!("{:?}", config.store) };
-    assert_eq!(zookeeper.hosts, ["a:1".parse().expect("an address")]);
+    assert_eq!(zookeeper.hosts, ["a:1"]);
     assert_eq!(config.node.superuser.username, "postgres");
     assert_eq!(config.node.superuser.password, Some(Secret::new("0123")));
     assert_eq!(config.node.superuser.options["sslmode"], "require");
@@ -250,11 +250,9 @@ fn what_is_refused() {
             "node.yml:9:3: zookeeper.hosts: required, but missing; expected a list of HOST:PORT",
         ),
         (
-            LAB.replace("    - zoo:2181", "    - zoo:2181\n  use_ssl: on\n  auth_data: {digest: 'u:p'}"),
-            "node.yml:11:3: zookeeper.use_ssl: pgherd does not have TLS to ZooKeeper, and does not go on without; \
-             remove the key to accept that\n\
-             node.yml:12:3: zookeeper.auth_data: pgherd does not have credentials at ZooKeeper, and does not go on \
-             without; remove the key to accept that",
+            LAB.replace("    - zoo:2181", "    - zoo:2181\n  set_acls: {'CN=a': [OWN]}"),
+            "node.yml:11:3: zookeeper.set_acls: `CN=a`: `OWN` is no permission; expected some of READ, WRITE, CREATE, DELETE, \
+             ADMIN, ALL",
         ),
         (
             LAB.replace("scope: my_cluster", "scope: a/b"),

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_dcs::{EtcdOptions, EtcdSectionError, Servers, ZooKeeperOptions};
+use pgherd_dcs::{EtcdOptions, SectionError, Servers, ZooKeeperOptions};
 use serde_json::{Map, Value};
 
 /// The stores that are known by name and not built (yet); a clear refusal instead of a connection to nowhere.
@@ -25,17 +25,10 @@ pub enum SettingsError {
          etcd's version 3 (section `etcd3`, URL etcd3://HOST:2379)"
     )]
     OtherStore(String),
-    #[error("`etcd3{}{key}`: {cause}", if key.is_empty() { "" } else { "." })]
-    Etcd { key: &'static str, cause: String },
-    #[error(
-        "`zookeeper.{0}` is set, and pgherd cannot do that: it speaks to ZooKeeper without TLS and without credentials, and \
-         does not go on without them unasked; remove the key to accept that"
-    )]
-    Protection(&'static str),
+    #[error("`{section}{}{}`: {}", if error.key.is_empty() { "" } else { "." }, error.key, error.cause)]
+    Section { section: &'static str, error: SectionError },
     #[error("the store URL `{url}` cannot be read: {cause}; expected [zookeeper|etcd3://]HOST[:PORT][/NAMESPACE]")]
     Url { url: String, cause: &'static str },
-    #[error("`zookeeper.hosts` is {0}; expected a list of HOST:PORT, or one text with commas between them")]
-    Hosts(String),
 }
 
 #[derive(Clone, Debug)]
@@ -109,39 +102,16 @@ impl Settings {
 fn configured(document: &Map<String, Value>) -> Result<Servers, SettingsError> {
     if let Some(section) = document.get("etcd3") {
         let section = section.as_object().cloned().unwrap_or_default();
-        return EtcdOptions::from_section(&section).map(Servers::Etcd).map_err(etcd_error);
+        let read = EtcdOptions::from_section(&section).map(Servers::Etcd);
+        return read.map_err(|error| SettingsError::Section { section: "etcd3", error });
     }
     if let Some(section) = document.get("zookeeper") {
-        return zookeeper_hosts(section).map(|hosts| Servers::ZooKeeper(ZooKeeperOptions { hosts }));
+        let section = section.as_object().cloned().unwrap_or_default();
+        let read = ZooKeeperOptions::from_section(&section).map(Servers::ZooKeeper);
+        return read.map_err(|error| SettingsError::Section { section: "zookeeper", error });
     }
     let other = OTHER_STORES.iter().find(|name| document.contains_key(**name));
     Err(other.map_or(SettingsError::NoStore, |name| SettingsError::OtherStore((*name).to_owned())))
-}
-
-fn etcd_error(EtcdSectionError { key, cause }: EtcdSectionError) -> SettingsError {
-    SettingsError::Etcd { key, cause }
-}
-
-fn zookeeper_hosts(section: &Value) -> Result<Vec<String>, SettingsError> {
-    let wanted = |key: &str| match section.get(key) {
-        None | Some(Value::Null) => false,
-        Some(Value::Object(map)) => !map.is_empty(),
-        Some(value) => is_true(value),
-    };
-    if let Some(key) = ["use_ssl", "auth_data"].into_iter().find(|key| wanted(key)) {
-        return Err(SettingsError::Protection(key));
-    }
-    let split =
-        |text: &str| text.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect();
-    let hosts: Option<Vec<String>> = match section.get("hosts") {
-        Some(Value::String(text)) => Some(split(text)),
-        Some(Value::Array(items)) => {
-            items.iter().map(|item| item.as_str().map(|host| host.trim().to_owned())).collect()
-        }
-        _ => None,
-    };
-    let shown = || section.get("hosts").map_or("missing".to_owned(), |value| format!("`{value}`"));
-    hosts.filter(|hosts| !hosts.is_empty()).ok_or_else(|| SettingsError::Hosts(shown()))
 }
 
 /// The store, and the namespace if the URL has one.
@@ -169,7 +139,7 @@ fn parse_url(url: &str) -> Result<(Servers, Option<String>), SettingsError> {
     let servers = match scheme {
         "zookeeper" => {
             let host = if port.is_some() { address.to_owned() } else { format!("{address}:2181") };
-            Servers::ZooKeeper(ZooKeeperOptions { hosts: vec![host] })
+            Servers::ZooKeeper(ZooKeeperOptions { hosts: vec![host], ..ZooKeeperOptions::default() })
         }
         "etcd3" => {
             let section = Map::from_iter([("host".to_owned(), address.into())]);
@@ -240,7 +210,7 @@ mod tests {
         for (configured, expected) in [
             (json!(["zoo:2181"]), vec!["zoo:2181"]),
             (json!("a:1, b:2"), vec!["a:1", "b:2"]),
-            (json!(["a"]), vec!["a"]),
+            (json!(["a"]), vec!["a:2181"]),
         ] {
             assert_eq!(hosts(json!({"zookeeper": {"hosts": configured}}), None).expect("hosts"), expected);
         }
@@ -265,9 +235,11 @@ mod tests {
     fn what_is_missing_or_foreign_is_said() {
         assert_eq!(hosts(json!({}), None), Err(SettingsError::NoStore));
         assert_eq!(hosts(json!({"etcd": {}}), None), Err(SettingsError::OtherStore("etcd".into())));
-        assert!(matches!(hosts(json!({"etcd3": {}}), None), Err(SettingsError::Etcd { key: "", .. })));
-        let protected = json!({"zookeeper": {"hosts": ["h"], "use_ssl": true}});
-        assert_eq!(hosts(protected, None), Err(SettingsError::Protection("use_ssl")));
+        let said = hosts(json!({"etcd3": {}}), None).expect_err("no server").to_string();
+        assert!(said.starts_with("`etcd3`: no server is named"), "{said}");
+        let odd = json!({"zookeeper": {"hosts": ["h"], "set_acls": {"CN=x": ["OWN"]}}});
+        let said = hosts(odd, None).expect_err("no permission").to_string();
+        assert!(said.starts_with("`zookeeper.set_acls`: `CN=x`: `OWN` is no permission"), "{said}");
         for url in ["etcd://h", "h", "h:8500", "consul://h:2181"] {
             assert!(matches!(hosts(json!({}), Some(url)), Err(SettingsError::OtherStore(_))), "{url}");
         }
@@ -277,7 +249,7 @@ mod tests {
         for broken in
             [json!({"zookeeper": {}}), json!({"zookeeper": {"hosts": 5}}), json!({"zookeeper": {"hosts": [[]]}})]
         {
-            assert!(matches!(hosts(broken, None), Err(SettingsError::Hosts(_))));
+            assert!(matches!(hosts(broken, None), Err(SettingsError::Section { section: "zookeeper", .. })));
         }
     }
 

@@ -31,7 +31,10 @@ impl StoreKind {
     /// As the store's clients of a drill want it.
     pub fn servers(self, port: u16) -> Servers {
         match self {
-            StoreKind::ZooKeeper => Servers::ZooKeeper(ZooKeeperOptions { hosts: vec![format!("127.0.0.1:{port}")] }),
+            StoreKind::ZooKeeper => Servers::ZooKeeper(ZooKeeperOptions {
+                hosts: vec![format!("127.0.0.1:{port}")],
+                ..ZooKeeperOptions::default()
+            }),
             StoreKind::Etcd => {
                 Servers::Etcd(EtcdOptions { urls: vec![format!("http://127.0.0.1:{port}")], ..EtcdOptions::default() })
             }

@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::debug;
 
-use super::servers::{EtcdOptions, EtcdPassword};
+use super::servers::EtcdOptions;
 use super::wire::{Credentials, MembersAnswer, Refusal, TokenAnswer, VersionAnswer};
+use crate::StoreSecret;
+use crate::error::error_chain;
 
 /// A load of the largest cluster is some hundred kilobytes.
 const LARGEST_ANSWER: usize = 16 << 20;
@@ -81,7 +83,7 @@ pub enum Again {
 pub struct Gateway {
     http: Client,
     runtime: Handle,
-    credentials: Option<(String, EtcdPassword)>,
+    credentials: Option<(String, StoreSecret)>,
     token: Mutex<Option<HeaderValue>>,
     servers: Mutex<Servers>,
     /// The server that is used now; the watch goes with it.
@@ -102,7 +104,7 @@ impl Gateway {
     pub fn new(options: &EtcdOptions, retry_timeout: Duration) -> Result<Gateway, String> {
         let urls: Vec<Arc<str>> = options.urls.iter().map(|url| url.as_str().into()).collect();
         let first = urls.first().ok_or("no host is configured; name at least one in `etcd3.hosts`")?.clone();
-        let tls = options.tls().map_err(|error| format!("the section `etcd3`: {error}"))?;
+        let tls = options.tls().map_err(|error| format!("the section `etcd3`: {}", error_chain(&error)))?;
         // A proxy for the web must not see calls inside the cluster.
         let http = Client::builder()
             .no_proxy()

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::gateway::{Again, CallError, Gateway};
 use self::lease::{MemberKey, Place};
-pub use self::servers::{EtcdOptions, EtcdPassword, SectionError as EtcdSectionError};
+pub use self::servers::EtcdOptions;
 use self::session::{Keeper, SessionCell};
 use self::wire::Header;
 use crate::layout::Layout;

@@ -7,17 +7,9 @@ use reqwest::Url;
 use rustls::ClientConfig;
 use serde_json::{Map, Value};
 
+use crate::section::{SectionError, StoreSecret, is_true, text, words};
+
 const DEFAULT_PORT: u16 = 2379;
-
-/// A password; it is not printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EtcdPassword(pub String);
-
-impl std::fmt::Debug for EtcdPassword {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EtcdPassword(hidden)")
-    }
-}
 
 /// An etcd and how it is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,20 +19,12 @@ pub struct EtcdOptions {
     /// They are proxies, which are not to be asked for the servers behind them.
     pub proxies: bool,
     pub username: Option<String>,
-    pub password: Option<EtcdPassword>,
+    pub password: Option<StoreSecret>,
     /// The authorities that the servers' certificates are checked against; the system's if it is left out.
     pub cacert: Option<PathBuf>,
     pub cert: Option<PathBuf>,
     /// The key of `cert`, where it is not in the same file.
     pub key: Option<PathBuf>,
-}
-
-/// What a section cannot be used for, and where: the key below `etcd3`, empty for the section itself.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{cause}")]
-pub struct SectionError {
-    pub key: &'static str,
-    pub cause: String,
 }
 
 impl EtcdOptions {
@@ -49,19 +33,19 @@ impl EtcdOptions {
         let protocol = text(section, "protocol").unwrap_or_else(|| "http".into());
         let protocol = protocol.to_ascii_lowercase();
         if !["http", "https"].contains(&protocol.as_str()) {
-            return Err(SectionError { key: "protocol", cause: format!("`{protocol}` is neither http nor https") });
+            return Err(SectionError::new("protocol", format!("`{protocol}` is neither http nor https")));
         }
         let mut options = EtcdOptions {
             urls: Vec::new(),
             proxies: text(section, "proxy").is_some() || section.get("use_proxies").is_some_and(is_true),
             username: text(section, "username"),
-            password: text(section, "password").map(EtcdPassword),
+            password: text(section, "password").map(StoreSecret),
             cacert: text(section, "cacert").map(PathBuf::from),
             cert: text(section, "cert").map(PathBuf::from),
             key: text(section, "key").map(PathBuf::from),
         };
         let port = text(section, "port").map(|port| port.parse::<u16>());
-        let port = port.transpose().map_err(|_| SectionError { key: "port", cause: "it is no port".into() })?;
+        let port = port.transpose().map_err(|_| SectionError::new("port", "it is no port"))?;
         let url = |key: &'static str| text(section, key).map(|url| (key, url));
         if let Some((key, url)) = url("proxy").or_else(|| url("url")) {
             options.take_url(key, &url)?;
@@ -74,18 +58,18 @@ impl EtcdOptions {
         }
         if options.urls.is_empty() && text(section, "srv").is_some() {
             let cause = "pgherd does not ask the DNS for servers yet; name them in `etcd3.hosts`";
-            return Err(SectionError { key: "srv", cause: cause.into() });
+            return Err(SectionError::new("srv", cause));
         }
         if options.urls.is_empty() {
             let cause = "no server is named; expected `hosts`, a list of HOST:PORT (or `host`, `url`, `proxy`)";
-            return Err(SectionError { key: "", cause: cause.into() });
+            return Err(SectionError::new("", cause));
         }
         Ok(options)
     }
 
     /// A URL says protocol, host, port and, if it likes, the user.
     fn take_url(&mut self, key: &'static str, text: &str) -> Result<(), SectionError> {
-        let refused = |cause: &str| SectionError { key, cause: format!("{cause}; expected http://HOST:PORT") };
+        let refused = |cause: &str| SectionError::new(key, format!("{cause}; expected http://HOST:PORT"));
         let url: Url = text.parse().map_err(|_| refused("it is no URL"))?;
         if !["http", "https"].contains(&url.scheme()) {
             return Err(refused("it is neither http nor https"));
@@ -102,7 +86,7 @@ impl EtcdOptions {
         self.urls.push(format!("{}://{host}:{}", url.scheme(), url.port().unwrap_or(default)));
         if !url.username().is_empty() {
             self.username = Some(url.username().to_owned());
-            self.password = url.password().map(|password| EtcdPassword(password.to_owned()));
+            self.password = url.password().map(|password| StoreSecret(password.to_owned()));
         }
         Ok(())
     }
@@ -123,7 +107,7 @@ impl EtcdOptions {
 
 /// `http://host:port` of a host as it is configured. A URL is taken as it is.
 fn server(protocol: &str, host: &str, port: Option<u16>, key: &'static str) -> Result<String, SectionError> {
-    let refused = || SectionError { key, cause: format!("`{host}` is not HOST:PORT") };
+    let refused = || SectionError::new(key, format!("`{host}` is not HOST:PORT"));
     let url = match host.contains("://") {
         true => host.to_owned(),
         false => {
@@ -140,35 +124,6 @@ fn server(protocol: &str, host: &str, port: Option<u16>, key: &'static str) -> R
     let plain = parsed.path() == "/" && parsed.query().is_none() && parsed.username().is_empty();
     let known = ["http", "https"].contains(&parsed.scheme()) && parsed.host_str().is_some() && parsed.port() != Some(0);
     if plain && known { Ok(url.trim_end_matches('/').to_owned()) } else { Err(refused()) }
-}
-
-/// A list of texts, or one text with commas.
-fn words(value: &Value) -> Vec<String> {
-    let word = |text: &str| text.trim().to_owned();
-    let all: Vec<String> = match value {
-        Value::String(text) => text.split(',').map(word).collect(),
-        Value::Array(items) => items.iter().filter_map(Value::as_str).map(word).collect(),
-        _ => Vec::new(),
-    };
-    all.into_iter().filter(|word| !word.is_empty()).collect()
-}
-
-fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Bool(flag) => *flag,
-        Value::String(text) => ["on", "true", "yes", "1"].iter().any(|yes| text.eq_ignore_ascii_case(yes)),
-        Value::Number(number) => number.as_i64() == Some(1),
-        _ => false,
-    }
-}
-
-/// A text that is not empty; numbers count as their text.
-fn text(section: &Map<String, Value>, key: &str) -> Option<String> {
-    match section.get(key)? {
-        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -238,7 +193,7 @@ mod tests {
     fn the_user_is_in_the_section_or_in_the_url_and_the_password_is_not_printed() {
         let options = read(json!({"url": "http://u:secret@e:1", "username": "x"})).expect("a server");
         assert_eq!((options.username.as_deref(), options.urls[0].as_str()), (Some("u"), "http://e:1"));
-        assert_eq!(options.password, Some(EtcdPassword("secret".into())));
+        assert_eq!(options.password, Some(StoreSecret("secret".into())));
         assert!(!format!("{options:?}").contains("secret"));
     }
 

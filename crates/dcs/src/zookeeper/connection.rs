@@ -1,4 +1,4 @@
-//! One TCP connection to one server: the handshake, then requests out, answers and watch events in, heartbeats.
+//! One connection to one server: who we are (`handshake`), then requests out, answers and watch events in, heartbeats.
 //!
 //! Not here: what happens when it ends (`session`). Its time-outs are fractions of the session's, so that a hung server is
 //! left while the session can still be saved on another.
@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pgherd_ha::Boot;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::link::{Call, CallError, Calls, Signs};
-use super::wire::{self, Connected, Garbled};
+use super::sasl::SaslError;
+use super::wire::{self, Garbled};
 use crate::boot_now;
-use crate::session_file::Password;
 
 /// Bytes that wait for a server that does not read; beyond it no further request is taken from the queue.
 const MAX_UNWRITTEN: usize = 4 << 20;
@@ -34,52 +33,29 @@ pub enum Broken {
     /// At the handshake: it is not serving (no quorum), or behind what this client has seen.
     #[error("the server closed the connection")]
     Closed,
+    /// At the handshake: it does not believe that we are who we say.
+    #[error("the server refuses our credentials of {0}")]
+    Unauthenticated(String),
+    #[error("SASL: {0}; check `zookeeper.sasl`")]
+    Sasl(#[from] SaslError),
     /// The client's own doing: nobody holds the link any more.
     #[error("the connection was given up")]
     GivenUp,
 }
 
-/// What the first frame asks for.
-#[derive(Clone, Debug)]
-pub struct Hello {
-    pub last_zxid: i64,
-    pub timeout: Duration,
-    /// 0 for a new session.
-    pub session: i64,
-    pub password: Password,
-}
+/// A stream in the clear or through TLS.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
 
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Socket for T {}
+
+/// A server that knows who we are.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
-    inbox: BytesMut,
+    pub(super) stream: Box<dyn Socket>,
+    pub(super) inbox: BytesMut,
 }
 
 impl Connection {
-    /// Connects to `address` (host and port) and asks for a session, all within `limit`.
-    pub async fn establish(address: &str, hello: &Hello, limit: Duration) -> Result<(Connection, Connected), Broken> {
-        timeout(limit, Self::handshake(address, hello)).await.unwrap_or(Err(Broken::Silent(limit)))
-    }
-
-    async fn handshake(address: &str, hello: &Hello) -> Result<(Connection, Connected), Broken> {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let mut frame = BytesMut::new();
-        let timeout_ms = i32::try_from(hello.timeout.as_millis()).unwrap_or(i32::MAX);
-        wire::encode_connect(hello.last_zxid, timeout_ms, hello.session, &hello.password, &mut frame);
-        stream.write_all(&frame).await?;
-        let mut inbox = BytesMut::with_capacity(4096);
-        loop {
-            if let Some(frame) = wire::take_frame(&mut inbox)? {
-                let connected = wire::decode_connected(frame)?;
-                return Ok((Connection { stream, inbox }, connected));
-            }
-            if stream.read_buf(&mut inbox).await? == 0 {
-                return Err(Broken::Closed);
-            }
-        }
-    }
-
     /// Serves `calls` until the connection breaks or nobody can call any more. Every call that has no answer by then fails.
     pub async fn serve(
         mut self,
@@ -146,7 +122,9 @@ impl<'a, F: FnMut()> Traffic<'a, F> {
 
     async fn run(&mut self, connection: &mut Connection, calls: &mut mpsc::Receiver<Call>) -> Result<(), Broken> {
         let Connection { stream, inbox } = connection;
-        let (mut reader, mut writer) = stream.split();
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        // What TLS has taken may be on its way to the socket still.
+        let mut unflushed = false;
         self.receive(inbox)?;
         loop {
             let due = match self.owed_since {
@@ -162,8 +140,8 @@ impl<'a, F: FnMut()> Traffic<'a, F> {
                     }
                     self.receive(inbox)?;
                 }
-                written = writer.write_buf(&mut self.outbox), if !self.outbox.is_empty() => {
-                    written?;
+                written = push(&mut writer, &mut self.outbox), if unflushed || !self.outbox.is_empty() => {
+                    unflushed = written?;
                 }
                 call = calls.recv(), if self.outbox.len() < MAX_UNWRITTEN => match call {
                     Some(call) => self.send(call),
@@ -235,15 +213,27 @@ impl<'a, F: FnMut()> Traffic<'a, F> {
     }
 }
 
+/// One step of writing, which may be given up at any time; `false` when everything is on its way.
+async fn push(writer: &mut (impl AsyncWrite + Unpin), outbox: &mut BytesMut) -> io::Result<bool> {
+    if outbox.is_empty() {
+        writer.flush().await?;
+        return Ok(false);
+    }
+    writer.write_buf(outbox).await?;
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use bytes::{BufMut, Bytes};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
+    use super::super::handshake::{Hello, Way, establish};
     use super::super::link::Link;
     use super::*;
+    use crate::session_file::Password;
 
     const SESSION: Duration = Duration::from_millis(600);
 
@@ -300,9 +290,9 @@ mod tests {
         let (listener, address) = server().await;
         let client = async {
             let (connection, connected) =
-                Connection::establish(&address, &hello(), Duration::from_secs(5)).await.expect("it answers");
+                establish(&address, &Way::default(), &hello(), Duration::from_secs(5)).await.expect("it answers");
             assert_eq!((connected.session, connected.password), (7, Password(b"pw".to_vec())));
-            let (link, calls) = Link::new(connected.session, SESSION, boot_now());
+            let (link, calls) = Link::new(connected.session, SESSION, boot_now(), [].into());
             let (first, second) = (link.delete("/a", None), link.delete("/b", None));
             let mut last_zxid = 0;
             let serving = connection.serve(calls, SESSION, &mut last_zxid, || {});
@@ -387,8 +377,8 @@ mod tests {
         let (listener, address) = server().await;
         let client = async {
             let (connection, _) =
-                Connection::establish(&address, &hello(), Duration::from_secs(5)).await.expect("it answers");
-            let (link, calls) = Link::new(7, SESSION, boot_now());
+                establish(&address, &Way::default(), &hello(), Duration::from_secs(5)).await.expect("it answers");
+            let (link, calls) = Link::new(7, SESSION, boot_now(), [].into());
             drop(link.delete("/given-up", None));
             let wanted = link.delete("/wanted", None);
             let mut last_zxid = 0;
@@ -409,12 +399,12 @@ mod tests {
     async fn a_server_that_hangs_up_or_says_nothing_at_the_handshake() {
         let (listener, address) = server().await;
         let hang_up = async { drop(listener.accept().await.expect("a client")) };
-        let hello = hello();
-        let (outcome, ()) = tokio::join!(Connection::establish(&address, &hello, Duration::from_secs(5)), hang_up);
+        let (hello, way) = (hello(), Way::default());
+        let (outcome, ()) = tokio::join!(establish(&address, &way, &hello, Duration::from_secs(5)), hang_up);
         assert!(matches!(outcome, Err(Broken::Closed | Broken::Io(_))), "{outcome:?}");
         // The kernel still accepts for the listener; nobody answers.
         let (_listener, address) = server().await;
-        let outcome = Connection::establish(&address, &hello, Duration::from_millis(50)).await;
+        let outcome = establish(&address, &Way::default(), &hello, Duration::from_millis(50)).await;
         assert!(matches!(outcome, Err(Broken::Silent(_))), "{outcome:?}");
     }
 }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use pgherd_ha::{Boot, SignsOfLife};
 use tokio::sync::{mpsc, oneshot};
 
-use super::wire::{self, Garbled, Request, Stat};
+use super::wire::{self, Acl, Garbled, Request, Stat};
 use crate::clock::boot_now;
 
 /// Requests that wait to be written to the socket. A load of the largest cluster we know of (some tens of members) is
@@ -66,7 +66,16 @@ fn refusal_text(refusal: Refusal) -> String {
         Refusal::BadVersion => "the key has another version".into(),
         Refusal::NotEmpty => "the key has keys below it".into(),
         Refusal::SessionExpired => "the session has expired".into(),
-        Refusal::Other(-102) => "not authorised; check the ACL of the key and the credentials".into(),
+        Refusal::Other(-102) => {
+            "not authorised: the access list of the key (or of the one above it) does not allow it to who we are; check \
+             `zookeeper.auth_data` and `zookeeper.set_acls`"
+                .into()
+        }
+        Refusal::Other(-114) => {
+            "the server does not take the access list of `zookeeper.set_acls`: it knows a scheme not, or we have no \
+             identity of it"
+                .into()
+        }
         Refusal::Other(-118) => "the session has moved to another connection; is this node running twice?".into(),
         Refusal::Other(-127) => "the server is overloaded and turned the request away".into(),
         Refusal::Other(code) => format!("the server answered with error {code}"),
@@ -122,6 +131,8 @@ pub struct Link {
     pub session: i64,
     /// The time-out that may be relied on: what the server granted, never more than at the session's creation.
     pub granted: Duration,
+    /// Of what we create.
+    acl: Arc<[Acl]>,
     signs: Signs,
 }
 
@@ -174,10 +185,10 @@ impl<T> Answer<T> {
 
 impl Link {
     /// `opened`: before the server was asked to take the session over.
-    pub fn new(session: i64, granted: Duration, opened: Boot) -> (Link, Calls) {
+    pub fn new(session: i64, granted: Duration, opened: Boot, acl: Arc<[Acl]>) -> (Link, Calls) {
         let (calls, queue) = mpsc::channel(QUEUE);
         let signs = Signs(Arc::new(Mutex::new(SignsOfLife::new(opened))));
-        (Link { calls, session, granted, signs: signs.clone() }, Calls { queue, signs })
+        (Link { calls, session, granted, acl, signs: signs.clone() }, Calls { queue, signs })
     }
 
     /// From when a lease counts that a write proves, which was sent at `sent` on this connection and acknowledged.
@@ -186,7 +197,7 @@ impl Link {
     }
 
     pub fn create(&self, path: &str, value: &[u8], ephemeral: bool) -> Answer<Stat> {
-        self.call(Request::Create { path, value, ephemeral }, wire::decode_created)
+        self.call(Request::Create { path, value, ephemeral, acl: &self.acl }, wire::decode_created)
     }
 
     /// `None` deletes any version.

@@ -1,17 +1,20 @@
 //! ZooKeeper as a store: one session, the cluster's znodes, one-shot watches.
 //!
-//! The client is our own, three small files of which two know the protocol (`wire`, `connection`, `session`), because a lease
+//! The client is our own, small files of which three know the protocol (`wire`, `handshake`, `connection`), because a lease
 //! cannot be built on less: the session's identity must outlive the process, a request must never be applied after its
 //! connection has ended, and all of it must run on the lease's thread. The library that was tried (zookeeper-client
 //! 0.11) hides the session's password, sends queued requests after a reconnect, does its I/O on a thread of its own and
 //! backs off for longer than a session lasts.
 //!
-//! Not here: TLS and authentication of ZooKeeper. Tested on real servers in `tests/it/store/`.
+//! Tested on real servers in `tests/it/store/`.
 
 mod connection;
+mod handshake;
 mod lease;
 mod link;
 mod load;
+mod options;
+mod sasl;
 mod session;
 pub(crate) mod wire;
 mod write;
@@ -28,23 +31,19 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use self::handshake::Way;
 use self::link::{CallError, Link};
+use self::options::with_port;
+pub use self::options::{ZooKeeperAuth, ZooKeeperOptions, ZooKeeperSasl, ZooKeeperTls};
 use self::session::{Keeper, Shared};
+pub use self::wire::Acl as ZooKeeperAcl;
+use crate::error::error_chain;
 use crate::layout::Layout;
 use crate::session_file;
 use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written};
 
 /// How long an operation waits for a connection before it fails: about what moving to another server of the ensemble takes.
 const RECONNECT: Duration = Duration::from_millis(200);
-
-const DEFAULT_PORT: u16 = 2181;
-
-/// Where an ensemble is.
-#[derive(Clone, Debug)]
-pub struct ZooKeeperOptions {
-    /// `host`, `host:port` or `[address]:port`.
-    pub hosts: Vec<String>,
-}
 
 /// One node's client.
 #[derive(Debug)]
@@ -66,7 +65,7 @@ impl ZooKeeper {
     /// Starts to connect in the background and returns at once.
     ///
     /// Must be called on the runtime that is to keep the session (the lease thread's); the operations work from every
-    /// runtime that has timers. Fails on hosts and names that can never work.
+    /// runtime that has timers. Fails on hosts, names and files of TLS that can never work.
     pub fn connect(servers: &ZooKeeperOptions, options: &StoreOptions) -> Result<ZooKeeper, StoreError> {
         let display = format!("zookeeper {}", servers.hosts.join(","));
         let refused = |cause: String| StoreError {
@@ -81,7 +80,11 @@ impl ZooKeeper {
         if hosts.is_empty() {
             return Err(refused("no host is configured; name at least one in `zookeeper.hosts`".into()));
         }
-        let layout = Layout::new(&options.namespace, &options.scope).map_err(|error| refused(error.to_string()))?;
+        let tls = servers.tls.as_ref().map(ZooKeeperTls::read).transpose();
+        let tls = tls.map_err(|error| refused(format!("the section `zookeeper`: {}", error_chain(&error))))?;
+        // Below the chroot everything is as at the root: the parents of a key are created with it.
+        let namespace = format!("{}/{}", servers.chroot.as_deref().unwrap_or_default(), options.namespace);
+        let layout = Layout::new(&namespace, &options.scope).map_err(|error| refused(error.to_string()))?;
         let member = options.name.as_deref().map(|name| layout.member(name)).transpose();
         let member = member.map_err(|error| refused(error.to_string()))?;
         let file = options.session_file.clone().zip(member);
@@ -89,6 +92,9 @@ impl ZooKeeper {
         let keeper = Keeper {
             shared: shared.clone(),
             hosts,
+            way: Way { tls: tls.map(Arc::new), auth: servers.auth.clone(), sasl: servers.sasl.clone() },
+            tls: servers.tls.clone(),
+            acl: servers.acl.clone().into(),
             identity: file.as_ref().and_then(|(path, member)| session_file::read(path, member)),
             file,
             last_zxid: 0,
@@ -242,40 +248,5 @@ impl Store for ZooKeeper {
             let _ = std::fs::remove_file(file);
         }
         closed
-    }
-}
-
-/// `host:port` of a host as it is configured.
-fn with_port(host: &str) -> Result<String, String> {
-    let host = host.trim();
-    if host.is_empty() || host.contains(['/', ' ', ',']) {
-        return Err(format!("`{host}` is not a host; write `host`, `host:port` or `[address]:port`"));
-    }
-    let after_address = host.rfind(']').map_or(host, |end| &host[end..]);
-    match after_address.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_ok_and(|port| port != 0) => Ok(host.to_owned()),
-        Some((_, port)) => Err(format!("`{port}` in `{host}` is not a port")),
-        None => Ok(format!("{host}:{DEFAULT_PORT}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_get_the_default_port() {
-        for (host, expected) in [
-            ("zoo", Some("zoo:2181")),
-            (" zoo:1 ", Some("zoo:1")),
-            ("[::1]", Some("[::1]:2181")),
-            ("[::1]:3", Some("[::1]:3")),
-            ("", None),
-            ("zoo:x", None),
-            ("zoo:0", None),
-            ("zoo/chroot", None),
-        ] {
-            assert_eq!(with_port(host).ok().as_deref(), expected, "{host:?}");
-        }
     }
 }

@@ -9,18 +9,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::connection::{Broken, Connection, Hello};
+use super::connection::{Broken, Connection};
+use super::handshake::{Hello, Way, establish};
 use super::link::{Calls, Link};
-use super::wire::Garbled;
+use super::options::ZooKeeperTls;
+use super::wire::{Acl, Garbled};
 use crate::boot_now;
+use crate::error::error_chain;
 use crate::session_file::{self, Identity};
 
 /// Between two tries. A server that is restarted within a session's time must find us back at once, and five tries a
 /// second from each node are nothing to it.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// After refused credentials, which do not become right by themselves: each try leaves the server with a session that must time out.
+const PAUSE_REFUSED: Duration = Duration::from_secs(1);
+
+/// Files of TLS that are not read by then are on a disk that hangs; those that were read before will do.
+const READ_LIMIT: Duration = Duration::from_millis(250);
 
 /// The connection now: a link, or why there is none.
 pub type LinkState = Result<Arc<Link>, Arc<str>>;
@@ -67,6 +76,11 @@ pub struct Keeper {
     pub shared: Arc<Shared>,
     /// `host:port`; tried in turn.
     pub hosts: Vec<String>,
+    pub way: Way,
+    /// The files that TLS is made of, where there is TLS.
+    pub tls: Option<ZooKeeperTls>,
+    /// Of what is created.
+    pub acl: Arc<[Acl]>,
     /// The file for the session, and the member key that it is good for.
     pub file: Option<(PathBuf, String)>,
     pub identity: Option<Identity>,
@@ -99,8 +113,10 @@ impl Keeper {
                 Err(broken) => broken,
             };
             self.note(&host, &broken, ttl);
-            // A server that accepts and hangs up at once must not make us spin.
-            if started.elapsed() < PAUSE {
+            if matches!(broken, Broken::Unauthenticated(_) | Broken::Sasl(_)) {
+                sleep(PAUSE_REFUSED).await;
+            } else if started.elapsed() < PAUSE {
+                // A server that accepts and hangs up at once must not make us spin.
                 sleep(PAUSE).await;
             }
         }
@@ -116,8 +132,9 @@ impl Keeper {
         };
         // Long enough for a busy server, and two of three servers may hang before a session is lost.
         let limit = (ttl / 4).clamp(Duration::from_secs(1), Duration::from_secs(5));
+        self.read_tls().await;
         let opened = boot_now();
-        let (connection, connected) = Connection::establish(host, &hello, limit).await?;
+        let (connection, connected) = establish(host, &self.way, &hello, limit).await?;
         self.turned_away = None;
         let granted = Duration::from_millis(u64::try_from(connected.timeout_ms).unwrap_or(0));
         if connected.session == 0 || granted.is_zero() {
@@ -136,8 +153,20 @@ impl Keeper {
         }
         self.identity = Some(identity);
         // A server that restarts gives every session the time-out of its creation until it hears from it.
-        let (link, calls) = Link::new(connected.session, granted.min(created_with), opened);
+        let (link, calls) = Link::new(connected.session, granted.min(created_with), opened, self.acl.clone());
         Ok(Some((connection, link, calls)))
+    }
+
+    /// A certificate that was renewed since the last connection counts; what cannot be read now leaves the former in force.
+    async fn read_tls(&mut self) {
+        let Some(files) = self.tls.clone() else { return };
+        match timeout(READ_LIMIT, tokio::task::spawn_blocking(move || files.read())).await {
+            Ok(Ok(Ok(config))) => self.way.tls = Some(Arc::new(config)),
+            Ok(Ok(Err(error))) => {
+                warn!("the section `zookeeper`: {}; TLS goes on with what was read before", error_chain(&error))
+            }
+            Ok(Err(_)) | Err(_) => debug!("the files of TLS were not read in time"),
+        }
     }
 
     /// Publishes why there is no connection.

@@ -14,6 +14,20 @@ pub const MAX_VALUE: usize = 1_000_000;
 
 pub const XID_NOTIFICATION: i32 = -1;
 pub const XID_PING: i32 = -2;
+pub const XID_AUTH: i32 = -4;
+
+/// The code of a refused credential.
+pub const AUTH_FAILED: i32 = -115;
+
+/// One entry of a key's access list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acl {
+    /// ZooKeeper's bits: 1 read, 2 write, 4 create below, 8 delete below, 16 change the list.
+    pub permissions: i32,
+    /// `world`, `digest`, `x509`, …
+    pub scheme: String,
+    pub id: String,
+}
 
 /// `mzxid` and so on are left out: nothing here reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +47,8 @@ pub enum Request<'a> {
         path: &'a str,
         value: &'a [u8],
         ephemeral: bool,
+        /// Empty: everybody may do everything, as Patroni creates its keys without `set_acls`.
+        acl: &'a [Acl],
     },
     /// `version` -1 is any.
     Delete {
@@ -66,15 +82,11 @@ impl Request<'_> {
         framed(out, |out| {
             out.put_i32(xid);
             match self {
-                Request::Create { path, value, ephemeral } => {
+                Request::Create { path, value, ephemeral, acl } => {
                     out.put_i32(15);
                     put_text(out, path);
                     put_bytes(out, value);
-                    // One entry: everything is allowed to everybody, as Patroni creates its keys without `set_acls`.
-                    out.put_i32(1);
-                    out.put_i32(31);
-                    put_text(out, "world");
-                    put_text(out, "anyone");
+                    put_acl(out, acl);
                     out.put_i32(i32::from(*ephemeral));
                 }
                 Request::Delete { path, version } => {
@@ -102,6 +114,26 @@ pub fn encode_ping(out: &mut BytesMut) {
     framed(out, |out| {
         out.put_i32(XID_PING);
         out.put_i32(11);
+    });
+}
+
+/// A credential of one of the server's schemes.
+pub fn encode_auth(scheme: &str, credential: &[u8], out: &mut BytesMut) {
+    framed(out, |out| {
+        out.put_i32(XID_AUTH);
+        out.put_i32(100);
+        out.put_i32(0);
+        put_text(out, scheme);
+        put_bytes(out, credential);
+    });
+}
+
+/// A step of a SASL exchange.
+pub fn encode_sasl(xid: i32, token: &[u8], out: &mut BytesMut) {
+    framed(out, |out| {
+        out.put_i32(xid);
+        out.put_i32(102);
+        put_bytes(out, token);
     });
 }
 
@@ -191,6 +223,11 @@ pub fn decode_value(mut body: Bytes) -> Result<(Bytes, Stat), Garbled> {
     Ok((value, take_stat(&mut body)?))
 }
 
+/// The body of a reply to a step of a SASL exchange.
+pub fn decode_sasl(mut body: Bytes) -> Result<Bytes, Garbled> {
+    take_bytes(&mut body)
+}
+
 /// The body of a reply to `Children`. A name that is not UTF-8 cannot be asked for and is left out.
 pub fn decode_children(mut body: Bytes) -> Result<Vec<String>, Garbled> {
     let count = body.try_get_i32().map_err(|_| Garbled)?;
@@ -214,6 +251,17 @@ fn put_read(out: &mut BytesMut, operation: i32, path: &str, watch: bool) {
     out.put_i32(operation);
     put_text(out, path);
     out.put_u8(u8::from(watch));
+}
+
+fn put_acl(out: &mut BytesMut, acl: &[Acl]) {
+    out.put_i32(i32::try_from(acl.len().max(1)).expect("a configured list is short"));
+    let everybody = [(31, "world", "anyone")];
+    let configured = acl.iter().map(|acl| (acl.permissions, acl.scheme.as_str(), acl.id.as_str()));
+    for (permissions, scheme, id) in configured.chain(everybody.into_iter().filter(|_| acl.is_empty())) {
+        out.put_i32(permissions);
+        put_text(out, scheme);
+        put_text(out, id);
+    }
 }
 
 fn put_text(out: &mut BytesMut, text: &str) {
@@ -264,6 +312,25 @@ mod tests {
     }
 
     #[test]
+    fn access_lists_and_credentials() {
+        let create = |acl: &[Acl]| {
+            let mut out = BytesMut::new();
+            Request::Create { path: "/a", value: b"", ephemeral: true, acl }.encode(1, &mut out);
+            out.split_off(12)
+        };
+        let head = b"\0\0\0\x02/a\0\0\0\0";
+        assert_eq!(
+            create(&[])[..],
+            [&head[..], b"\0\0\0\x01\0\0\0\x1f\0\0\0\x05world\0\0\0\x06anyone\0\0\0\x01"].concat()
+        );
+        let acl = Acl { permissions: 1, scheme: "x".into(), id: "y".into() };
+        assert_eq!(create(&[acl])[..], [&head[..], b"\0\0\0\x01\0\0\0\x01\0\0\0\x01x\0\0\0\x01y\0\0\0\x01"].concat());
+        let mut out = BytesMut::new();
+        encode_auth("digest", b"u:p", &mut out);
+        assert_eq!(&out[..], b"\0\0\0\x1d\xff\xff\xff\xfc\0\0\0\x64\0\0\0\0\0\0\0\x06digest\0\0\0\x03u:p");
+    }
+
+    #[test]
     fn a_frame_is_taken_only_when_it_is_whole() {
         let mut buffer = BytesMut::from(&b"\0\0\0\x03ab"[..]);
         assert_eq!(take_frame(&mut buffer), Ok(None));
@@ -284,6 +351,7 @@ mod tests {
             let _ = decode_created(frame.clone());
             let _ = decode_stat(frame.clone());
             let _ = decode_value(frame.clone());
+            let _ = decode_sasl(frame.clone());
             let _ = decode_children(frame);
         }
     }

@@ -64,13 +64,17 @@ impl ZooKeeper {
         // All at once; the server creates them in this order.
         let steps: Vec<_> =
             path.match_indices('/').skip(1).map(|(end, _)| link.create(&path[..end], b"", false)).collect();
+        let mut first_error = None;
+        let mut last = Ok(());
         for step in steps {
-            match step.get().await {
-                Ok(_) | Err(CallError::Refused(Refusal::NodeExists)) => {}
+            last = match step.get().await {
+                Ok(_) | Err(CallError::Refused(Refusal::NodeExists)) => Ok(()),
+                Err(error @ CallError::Refused(_)) => Err(first_error.get_or_insert(error).clone()),
                 Err(error) => return Err(error),
-            }
+            };
         }
-        Ok(())
+        // What is above may be somebody else's, who lets us create nothing beside what is there: a chroot is for that.
+        last
     }
 
     pub(super) async fn delete_tree(&self) -> Result<(), CallError> {
