@@ -51,5 +51,6 @@ fn tls(arguments: &Arguments) -> Result<rustls::ClientConfig, TlsError> {
         check: if arguments.insecure { Check::Nothing } else { Check::Name },
         authorities: arguments.cacert.as_deref(),
         identity: arguments.cert.as_deref().map(identity),
+        revoked: &[],
     })
 }

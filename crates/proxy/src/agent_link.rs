@@ -92,5 +92,6 @@ fn client(tls: &CheckTls) -> Result<ClientConfig, TlsError> {
         check: if tls.verify { pgherd_tls::Check::Authority } else { pgherd_tls::Check::Nothing },
         authorities: tls.authorities.as_deref(),
         identity: tls.certificate.as_deref().map(identity),
+        revoked: &[],
     })
 }

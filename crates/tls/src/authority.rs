@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
@@ -71,8 +71,13 @@ impl Authorities {
     }
 
     /// `any_name`: the certificate need not be for the name that is asked for.
-    pub fn server_verifier(self, any_name: bool) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
-        let builder = WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider());
+    pub fn server_verifier(
+        self,
+        any_name: bool,
+        revocations: Vec<CertificateRevocationListDer<'static>>,
+    ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+        let builder =
+            WebPkiServerVerifier::builder_with_provider(self.roots.clone(), provider()).with_crls(revocations);
         let inner = builder.build().map_err(|error| Error::General(error.to_string()))?;
         Ok(Arc::new(Servers { authorities: self, inner, any_name }))
     }

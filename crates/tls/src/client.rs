@@ -1,6 +1,6 @@
 //! The side that asks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -27,19 +27,22 @@ pub struct ClientOptions<'a> {
     pub authorities: Option<&'a Path>,
     /// Shown to servers that ask for it.
     pub identity: Option<Identity<'a>>,
+    /// Lists of revoked certificates, in PEM. If there is one, each authority of a chain must have its own, as OpenSSL has it.
+    pub revoked: &'a [PathBuf],
 }
 
 impl ClientOptions<'_> {
     /// Believes everybody and shows nothing.
-    pub const UNCHECKED: Self = ClientOptions { check: Check::Nothing, authorities: None, identity: None };
+    pub const UNCHECKED: Self =
+        ClientOptions { check: Check::Nothing, authorities: None, identity: None, revoked: &[] };
 }
 
 pub fn client(options: &ClientOptions<'_>) -> Result<ClientConfig, TlsError> {
     let authorities = || options.authorities.map_or_else(Authorities::of_system, Authorities::of_file);
     let verifier: Arc<dyn ServerCertVerifier> = match options.check {
         Check::Nothing => Arc::new(Anybody),
-        Check::Authority => authorities()?.server_verifier(true)?,
-        Check::Name => authorities()?.server_verifier(false)?,
+        Check::Authority => authorities()?.server_verifier(true, pem::revocations(options.revoked)?)?,
+        Check::Name => authorities()?.server_verifier(false, pem::revocations(options.revoked)?)?,
     };
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);

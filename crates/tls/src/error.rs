@@ -11,6 +11,8 @@ pub enum TlsError {
     Malformed { path: PathBuf, source: rustls::pki_types::pem::Error },
     #[error("{} holds no certificate (PEM, `BEGIN CERTIFICATE`)", path.display())]
     NoCertificate { path: PathBuf },
+    #[error("{} holds no list of revoked certificates (PEM, `BEGIN X509 CRL`)", path.display())]
+    NoRevocations { path: PathBuf },
     #[error("{} holds no private key (PEM, `BEGIN PRIVATE KEY`)", path.display())]
     NoKey { path: PathBuf },
     #[error("the private key in {} is encrypted, and no password is given", path.display())]

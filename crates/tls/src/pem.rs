@@ -1,11 +1,11 @@
 //! Certificates and keys from PEM files. Tested in `tests`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pkcs8::der::Document;
 use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::TlsError;
 
@@ -20,6 +20,20 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     let found = found.map_err(|source| TlsError::Malformed { path: path.to_owned(), source })?;
     if found.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(found) }
+}
+
+/// All revocation lists of the files; at least one in each.
+pub fn revocations(paths: &[PathBuf]) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let mut all = Vec::new();
+    for path in paths {
+        let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&read(path)?).collect();
+        let found = found.map_err(|source| TlsError::Malformed { path: path.to_owned(), source })?;
+        if found.is_empty() {
+            return Err(TlsError::NoRevocations { path: path.to_owned() });
+        }
+        all.extend(found);
+    }
+    Ok(all)
 }
 
 /// The first private key of the file.

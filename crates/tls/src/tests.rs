@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use pkcs8::PrivateKeyInfoRef;
 use pkcs8::der::pem::LineEnding;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
+    KeyPair, RevokedCertParams,
+};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
@@ -35,12 +38,16 @@ impl Files {
             let (own, key) = authority(name, &["db"], end);
             files.write(&format!("{name}.pem"), &(own.pem() + &key));
         }
-        for name in ["db", "client"] {
+        for (name, number) in [("db", 7), ("client", 8)] {
             let key = KeyPair::generate().expect("a key");
-            let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            params.serial_number = Some(number.into());
             files.write(&format!("{name}.crt"), &params.signed_by(&key, &ca).expect("signed").pem());
             files.write(&format!("{name}.key"), &key.serialize_pem());
             files.write(&format!("{name}.encrypted.key"), &encrypted(&key));
+        }
+        for (name, number) in [("db.crl", 7), ("client.crl", 8)] {
+            files.write(name, &revocation(&ca, number));
         }
         files.write("garbage", "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n");
         files.write("empty", "");
@@ -58,6 +65,25 @@ impl Files {
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
+}
+
+/// A list with one certificate, by its number.
+fn revocation(ca: &CertifiedIssuer<'_, KeyPair>, number: u64) -> String {
+    let revoked = RevokedCertParams {
+        serial_number: number.into(),
+        revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(2100, 1, 1),
+        crl_number: 1_u64.into(),
+        issuing_distribution_point: None,
+        revoked_certs: vec![revoked],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(ca).expect("signed").pem().expect("PEM")
 }
 
 /// As `openssl pkcs8 -topk8` writes it.
@@ -114,10 +140,29 @@ fn clients_check_servers() {
         let identity = identity(&shown_path, (shown == db).then_some(&key));
         let server = server(&ServerOptions { identity, ask_clients: AskClients::No, authorities: None, ciphers: None });
         let authorities = files.path(authorities);
-        let client = client(&ClientOptions { check, authorities: Some(&authorities), identity: None });
+        let client = client(&ClientOptions { check, authorities: Some(&authorities), identity: None, revoked: &[] });
         match meet(server.expect("a server"), client.expect("a client"), name) {
             Ok(_) => assert_eq!(wrong, "", "{shown} {check:?} {name}"),
             Err(error) => assert!(!wrong.is_empty() && error.contains(wrong), "{shown} {check:?} {name}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn revoked_certificates() {
+    let files = Files::new();
+    let (db, key, ca) = (files.path("db.crt"), files.path("db.key"), files.path("ca.crt"));
+    for (list, wrong) in [("client.crl", None), ("db.crl", Some("Revoked")), ("empty", Some("no list of revoked"))] {
+        let identity = identity(&db, Some(&key));
+        let server = server(&ServerOptions { identity, ask_clients: AskClients::No, authorities: None, ciphers: None });
+        let revoked = [files.path(list)];
+        let options = ClientOptions { check: Check::Name, authorities: Some(&ca), identity: None, revoked: &revoked };
+        let met = client(&options).map_err(|error| error.to_string());
+        let met = met.and_then(|client| meet(server.expect("a server"), client, "db"));
+        match (met, wrong) {
+            (Ok(_), None) => {}
+            (Err(error), Some(wrong)) => assert!(error.contains(wrong), "{list}: {error}"),
+            (met, wrong) => panic!("{list}: {met:?}, not {wrong:?}"),
         }
     }
 }
@@ -153,6 +198,7 @@ fn servers_check_clients() {
             check: Check::Nothing,
             authorities: None,
             identity: client_file.as_deref().map(|file| identity(file, key)),
+            revoked: &[],
         });
         let met = meet(server(&options).expect("a server"), client.expect("a client"), "db");
         assert_eq!(met.as_ref().ok().copied(), seen, "{ask_clients:?} {shown:?}: {met:?}");

@@ -7,7 +7,7 @@ use pgherd_tls::{Check, ClientOptions, Identity};
 use serde_json::Value;
 
 use crate::ctl::patronictl;
-use crate::harness::certificates::self_signed;
+use crate::harness::certificates::{Certificates, self_signed};
 use crate::harness::cluster::{Cluster, LONG, text};
 use crate::harness::{eventually, user};
 
@@ -17,7 +17,8 @@ struct Asker(reqwest::Client);
 impl Asker {
     fn new(file: &Path, certified: bool) -> Asker {
         let identity = certified.then_some(Identity { certificate: file, key: None, key_password: None });
-        let tls = pgherd_tls::client(&ClientOptions { check: Check::Name, authorities: Some(file), identity });
+        let tls =
+            pgherd_tls::client(&ClientOptions { check: Check::Name, authorities: Some(file), identity, revoked: &[] });
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
         Asker(client.tls_backend_preconfigured(tls.expect("TLS")).build().expect("a client"))
     }
@@ -101,4 +102,80 @@ fn a_cluster_moves_to_tls_while_it_runs() {
         }
     });
     member.get(&format!("https://127.0.0.1:{}/cluster", node.rest_port)).expect("it answers as before");
+}
+
+/// Every server lets in only who speaks TLS, and every role wants the server's certificate checked, name and all.
+#[test]
+fn a_cluster_whose_servers_let_nobody_in_without_tls() {
+    let cluster = Cluster::start(2);
+    let certificates = Certificates::make();
+    user::give_to_servers(&certificates.file(""));
+    let (ca, shown) = (certificates.shown("ca.crt"), |name: &str| certificates.shown(name));
+    // First the servers have TLS, then nothing goes without.
+    let ssl = format!(
+        "    ssl: 'on'\n    ssl_cert_file: {}\n    ssl_key_file: {}\n    ssl_ca_file: {ca}\n",
+        shown("server.crt"),
+        shown("server.key")
+    );
+    for node in cluster.nodes() {
+        cluster.reload_with(&node.name, "  parameters:\n", &format!("  parameters:\n{ssl}"));
+        cluster.shows(&node.name, "SHOW ssl", &["on"]);
+    }
+    let demand = format!("sslmode: verify-full\n      sslrootcert: {ca}\n      channel_binding: require");
+    let rules = "  pg_hba:\n    - hostssl all all all scram-sha-256\n    - hostssl replication all all scram-sha-256\n";
+    for node in cluster.nodes() {
+        for role in ["replicator", "postgres"] {
+            let line = format!("      username: {role}\n");
+            cluster.edit(&node.name, &line, &format!("{line}      {demand}\n"));
+        }
+        cluster.reload_with(&node.name, "  parameters:\n", &format!("{rules}  parameters:\n"));
+    }
+    let refused = || cluster.sql(&cluster.leader(), "SELECT 1").expect_err("without TLS").contains("no encryption");
+    eventually("nobody gets in without TLS", LONG, || if refused() { Ok(()) } else { Err("not yet".to_owned()) });
+    cluster.wait_healthy();
+
+    let query = |mode: &str, sql: &str| {
+        let mut command = std::process::Command::new(crate::harness::binary::pgherd());
+        command.arg("-c").arg(cluster.directory().join("node1.yml")).args(["query", "demo", "-U", "postgres", "-d"]);
+        command.args(["postgres", "-r", "primary", "-c", sql]).env("PGSSLMODE", mode).env("PGSSLROOTCERT", &ca);
+        command.env("PGPASSFILE", cluster.directory().join("pgpass"));
+        text(&command.output().expect("pgherd runs"))
+    };
+    let made = query("verify-full", "CREATE TABLE town (name text)");
+    assert!(made.contains("didn't produce records"), "{made}");
+    assert!(query("disable", "SELECT 1").contains("no encryption"));
+    let encrypted = "SELECT bool_and(ssl), count(*) > 1 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE client_addr IS NOT NULL";
+    let all = query("verify-full", encrypted);
+    assert!(all.contains("True\tTrue"), "{all}");
+
+    let first = cluster.leader();
+    let said = text(&cluster.ctl(&["switchover", "demo", "--force"]));
+    assert!(said.contains("Successfully switched over"), "{said}");
+    cluster.wait_healthy();
+    // Its old server has to be rewound, over TLS as well.
+    let second = cluster.another_leader(&first);
+    cluster.kill_host(&second);
+    assert_eq!(cluster.another_leader(&second), first);
+    query("verify-full", "INSERT INTO town VALUES ('Ulm')");
+    let lost = second;
+    cluster.start_agent(&lost);
+    cluster.wait_healthy();
+    let log = cluster.log(&lost);
+    assert!(!log.contains("does not do it"), "{log}");
+
+    // A certificate that is for another name is not taken, and that is said.
+    let stranger = certificates.file("stranger.pem");
+    self_signed(&stranger);
+    user::give_to_servers(&stranger);
+    cluster.edit(&lost, &format!("sslrootcert: {ca}\n"), &format!("sslrootcert: {}\n", stranger.display()));
+    cluster.edit(&lost, &format!("sslrootcert: {ca}\n"), &format!("sslrootcert: {}\n", stranger.display()));
+    cluster.reload(&lost);
+    eventually("it says that it does not believe its server", LONG, || {
+        let log = cluster.log(&lost);
+        if log.contains("invalid peer certificate") { Ok(()) } else { Err(log) }
+    });
+    cluster.edit(&lost, &format!("sslrootcert: {}\n", stranger.display()), &format!("sslrootcert: {ca}\n"));
+    cluster.edit(&lost, &format!("sslrootcert: {}\n", stranger.display()), &format!("sslrootcert: {ca}\n"));
+    cluster.reload(&lost);
+    cluster.wait_healthy();
 }

@@ -3,6 +3,7 @@
 mod acceptance;
 mod node;
 mod timelines;
+mod tls;
 
 use std::time::{Duration, Instant};
 

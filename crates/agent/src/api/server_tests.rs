@@ -304,6 +304,7 @@ async fn over_tls_with_one_certificate_for_everybody() {
             check: Check::Name,
             authorities: Some(&file),
             identity: has_certificate.then_some(identity),
+            revoked: &[],
         };
         let client = pgherd_tls::client(&options).expect("TLS");
         let peers = PeerClient::new(None, client, PATIENCE).expect("a client");

@@ -32,5 +32,5 @@ pub(super) fn to_peers(ctl: &Ctl) -> Result<ClientConfig, TlsError> {
         key_password: ctl.keyfile_password.as_ref().map(Secret::expose),
     });
     let check = if identity.is_some() { Check::Authority } else { Check::Nothing };
-    pgherd_tls::client(&ClientOptions { check, authorities: ctl.cacert.as_deref(), identity })
+    pgherd_tls::client(&ClientOptions { check, authorities: ctl.cacert.as_deref(), identity, revoked: &[] })
 }

@@ -1,15 +1,17 @@
 //! The agent's own connection to its server: kept, re-made when it breaks, every use with a deadline.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgherd_ha::Address;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, Statement};
 
 use super::postmaster::PidFile;
-use super::{Error, Server};
+use super::tls::{ConnectError, SqlTls};
+use super::{Credentials, Error, Server};
 
 /// A local server that cannot be connected to in this time is not well.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -163,7 +165,11 @@ pub async fn execute_in_database(
     let result = answered(what, limit, open.client.batch_execute(sql)).await;
     if matches!(result, Err(Error::Deadline { .. })) {
         // Best effort: the statement is given up in any case.
-        let cancelled = tokio::time::timeout(CONNECT_LIMIT, open.client.cancel_token().cancel_query(NoTls)).await;
+        let cancel = async {
+            let connector = tls_of(&server.superuser)?.connector().await?;
+            Ok::<_, ConnectError>(open.client.cancel_token().cancel_query(connector).await?)
+        };
+        let cancelled = tokio::time::timeout(CONNECT_LIMIT, cancel).await;
         tracing::debug!(?cancelled, "{what} took too long and was cancelled");
     }
     result
@@ -190,11 +196,7 @@ pub(super) async fn try_replication_role(server: &Server, upstream: &super::Upst
     open_remote(server, upstream, &server.replication).await.map(drop)
 }
 
-async fn open_remote(
-    server: &Server,
-    upstream: &super::Upstream,
-    credentials: &super::Credentials,
-) -> Result<Open, Error> {
+async fn open_remote(server: &Server, upstream: &super::Upstream, credentials: &Credentials) -> Result<Open, Error> {
     let mut config = base_config(server, credentials, &server.name, Some(STATEMENT_TIMEOUT));
     for Address { host, port } in &upstream.addresses {
         match host.starts_with('/') {
@@ -207,7 +209,7 @@ async fn open_remote(
     if upstream.addresses.len() > 1 {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
-    open_at(upstream.to_string(), config).await
+    open_at(upstream.to_string(), credentials, config).await
 }
 
 /// Where the local server is reached.
@@ -268,7 +270,11 @@ fn local_config(server: &Server, application_name: &str, statement_timeout: Opti
     let mut config = base_config(server, &server.superuser, application_name, statement_timeout);
     match local_address(server) {
         LocalAddress::Socket(directory) => config.host_path(directory),
-        LocalAddress::Host(host) => config.host(host),
+        LocalAddress::Host(host) => match host.parse() {
+            // The name that its certificate is for, if it is for any that this machine has of itself.
+            Ok(address @ IpAddr::V4(Ipv4Addr::LOCALHOST)) => config.host("localhost").hostaddr(address),
+            _ => config.host(host),
+        },
     };
     config.port(local_port(server));
     config
@@ -281,7 +287,7 @@ fn local_port(server: &Server) -> u16 {
 
 fn base_config(
     server: &Server,
-    credentials: &super::Credentials,
+    credentials: &Credentials,
     application_name: &str,
     statement_timeout: Option<&str>,
 ) -> Config {
@@ -305,15 +311,23 @@ async fn open(server: &Server, config: Config) -> Result<Open, Error> {
         LocalAddress::Socket(directory) => format!("{}/.s.PGSQL.{}", directory.display(), local_port(server)),
         LocalAddress::Host(host) => format!("{host}:{}", local_port(server)),
     };
-    open_at(address, config).await
+    open_at(address, &server.superuser, config).await
 }
 
-async fn open_at(address: String, config: Config) -> Result<Open, Error> {
+fn tls_of(credentials: &Credentials) -> Result<SqlTls, ConnectError> {
+    SqlTls::new(|name| credentials.options.get(name).cloned())
+}
+
+async fn open_at(address: String, credentials: &Credentials, config: Config) -> Result<Open, Error> {
     // connect_timeout covers the socket only, not the answers of a stopped server behind it.
-    let connected = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
+    let connect = async { tls_of(credentials)?.connect(&config).await };
+    let connected = tokio::time::timeout(CONNECT_LIMIT, connect).await;
     let connected = connected
         .map_err(|_| Error::Deadline { operation: format!("connecting to {address}"), limit: CONNECT_LIMIT })?;
-    let (client, connection) = connected.map_err(|source| Error::Connect { address, source })?;
+    let (client, connection) = connected.map_err(|error| match error {
+        ConnectError::Server(source) => Error::Connect { address, source },
+        source => Error::Tls { address, source: Box::new(source) },
+    })?;
     // Ends with the client, or with the connection; its error reaches the client as "connection closed".
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -337,7 +351,6 @@ async fn answered<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::Credentials;
 
     #[test]
     fn where_the_agent_connects() {

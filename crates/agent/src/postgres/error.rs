@@ -27,6 +27,8 @@ pub enum Error {
     File { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot connect to PostgreSQL at {address}")]
     Connect { address: String, source: tokio_postgres::Error },
+    #[error("cannot connect to PostgreSQL at {address} with the TLS of postgresql.authentication")]
+    Tls { address: String, source: Box<super::tls::ConnectError> },
     #[error("{operation} failed")]
     Query { operation: String, source: tokio_postgres::Error },
     /// An answer of PostgreSQL or of one of its programs that could not be understood.

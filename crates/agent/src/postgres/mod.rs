@@ -44,6 +44,7 @@ pub mod slots;
 mod sql;
 pub mod start;
 pub mod stop;
+pub mod tls;
 pub mod unfinished;
 
 pub use atomic_file::{keep as keep_file, kept as kept_file};

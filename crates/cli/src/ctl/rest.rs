@@ -143,5 +143,5 @@ fn tls(settings: &RestSettings) -> Result<rustls::ClientConfig, TlsError> {
         (true, true) => Check::Authority,
         (true, false) => Check::Nothing,
     };
-    pgherd_tls::client(&ClientOptions { check, authorities: settings.ca_file.as_deref(), identity })
+    pgherd_tls::client(&ClientOptions { check, authorities: settings.ca_file.as_deref(), identity, revoked: &[] })
 }

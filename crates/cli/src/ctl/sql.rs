@@ -1,15 +1,16 @@
 //! One session with a member's PostgreSQL, for one text of SQL.
 //!
-//! As libpq would make it, with the variables of its environment that are about who connects where; without TLS. Not here:
-//! how the answer is printed.
+//! As libpq would make it, with the variables of its environment that are about who connects where and how. Not here: how the answer is
+//! printed.
 
 use std::time::Duration;
 
 use anyhow::bail;
 use nix::unistd::{Uid, User};
+use pgherd_agent::postgres::tls::{ConnectError, SqlTls};
 use tokio_postgres::error::Error;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::password_file::{self, Login};
 
@@ -65,9 +66,11 @@ async fn kinds(client: &Client, sql: &str) -> Result<Vec<Type>, Error> {
 /// The session goes on in a task of its own until the client is dropped.
 pub async fn connect(host: &str, port: u16, credentials: &Credentials) -> anyhow::Result<Client> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if let Some(mode) = variable("PGSSLMODE").filter(|mode| !["disable", "allow", "prefer"].contains(&mode.as_str())) {
-        bail!("PGSSLMODE is {mode}, and pgherd connects without TLS; use psql, with the address of `pgherd dsn`");
-    }
+    // `sslmode` is PGSSLMODE, `channel_binding` PGCHANNELBINDING; of `sslpassword` there is none.
+    let tls = SqlTls::new(|option| match option {
+        "sslpassword" => None,
+        _ => variable(&format!("PG{}", option.replace('_', "").to_ascii_uppercase())),
+    })?;
     let mut config = Config::new();
     config.host(host).port(port).connect_timeout(CONNECT_TIMEOUT);
     config.application_name(variable("PGAPPNAME").unwrap_or_else(|| "Patroni ctl".to_owned()));
@@ -82,12 +85,13 @@ pub async fn connect(host: &str, port: u16, credentials: &Credentials) -> anyhow
         config.password(password);
     }
     config.user(&user).dbname(&database);
-    let cause = match tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await {
+    let cause = match tokio::time::timeout(CONNECT_TIMEOUT, tls.connect(&config)).await {
         Ok(Ok((client, connection))) => {
             tokio::spawn(connection);
             return Ok(client);
         }
-        Ok(Err(error)) => refusal(&error),
+        Ok(Err(ConnectError::Server(error))) => refusal(&error),
+        Ok(Err(error)) => format!("{:#}", anyhow::Error::from(error)),
         Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
     };
     bail!("connection failed: connection to server at \"{host}\", port {port} failed: {cause}")

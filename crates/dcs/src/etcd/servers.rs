@@ -101,7 +101,12 @@ impl EtcdOptions {
             key: self.key.as_deref(),
             key_password: None,
         });
-        pgherd_tls::client(&ClientOptions { check: Check::Name, authorities: self.cacert.as_deref(), identity })
+        pgherd_tls::client(&ClientOptions {
+            check: Check::Name,
+            authorities: self.cacert.as_deref(),
+            identity,
+            revoked: &[],
+        })
     }
 }
 

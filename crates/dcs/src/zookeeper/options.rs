@@ -101,7 +101,7 @@ impl ZooKeeperTls {
             key_password: self.key_password.as_ref().map(|password| password.0.as_str()),
         });
         let check = if self.unchecked { Check::Nothing } else { Check::Authority };
-        pgherd_tls::client(&ClientOptions { check, authorities: self.cacert.as_deref(), identity })
+        pgherd_tls::client(&ClientOptions { check, authorities: self.cacert.as_deref(), identity, revoked: &[] })
     }
 }
 
