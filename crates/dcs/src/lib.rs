@@ -19,7 +19,7 @@ mod zookeeper;
 pub use built_in::{BuiltIn, BuiltInOptions};
 pub use clock::{boot_now, now};
 pub use error::{Outcome, StoreError};
-pub use etcd::{Etcd, EtcdOptions};
+pub use etcd::{Etcd, EtcdOptions, EtcdSrv};
 pub use open::{Servers, StoreOptions, open};
 pub use section::{SectionError, StoreSecret};
 pub use store::{Acquired, Expect, Key, Store, Written};

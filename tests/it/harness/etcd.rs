@@ -49,6 +49,10 @@ impl EtcdServer {
         server
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `127.0.0.1:PORT`
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
@@ -143,6 +147,8 @@ fn call(port: u16, method: &str, body: &str) -> Option<String> {
 #[derive(Debug)]
 pub struct Trio {
     pub servers: [EtcdServer; 3],
+    /// Where they meet each other.
+    pub peer_ports: [u16; 3],
 }
 
 impl Trio {
@@ -155,7 +161,7 @@ impl Trio {
             std::array::from_fn(|at| EtcdServer::prepare(ports[at], &format!("e{at}"), &peers(at), &cluster));
         servers.iter_mut().for_each(EtcdServer::launch);
         servers.iter_mut().for_each(EtcdServer::wait_until_serving);
-        Trio { servers }
+        Trio { servers, peer_ports: [ports[3], ports[4], ports[5]] }
     }
 
     /// Which of the three leads the quorum now.

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod content;
 pub mod cut;
+pub mod dns;
 pub mod etcd;
 pub mod notes;
 pub mod patroni;

@@ -3,6 +3,7 @@
 mod conformance;
 mod etcd;
 mod sessions;
+mod srv;
 mod subject;
 mod zookeeper;
 

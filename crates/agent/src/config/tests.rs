@@ -241,7 +241,7 @@ fn what_is_refused() {
         ),
         (
             format!("{without_store}\netcd3: {{protocol: https}}\n"),
-            "node.yml:34:1: etcd3: no server is named; expected `hosts`, a list of HOST:PORT (or `host`, `url`, `proxy`)",
+            "node.yml:34:1: etcd3: no server is named; expected `hosts`, a list of HOST:PORT (or `host`, `url`, `srv`, `proxy`)",
         ),
         (format!("{without_store}\netcd3: {{hosts: ['a:x']}}\n"), "node.yml:34:9: etcd3.hosts: `a:x` is not HOST:PORT"),
         (LAB.replace("- zoo:2181", "- zoo:x"), "node.yml:10:7: zookeeper.hosts.0: `zoo:x` is not HOST:PORT"),

@@ -5,9 +5,11 @@
 //! calls: else a pooled connection would hang when the thread that opened it does.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pgherd_tls::ClientOptions;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -15,9 +17,11 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::debug;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use super::servers::EtcdOptions;
+use super::srv::{self, EtcdSrv};
 use super::wire::{Credentials, MembersAnswer, Refusal, TokenAnswer, VersionAnswer};
 use crate::StoreSecret;
 use crate::error::error_chain;
@@ -78,10 +82,21 @@ pub enum Again {
     No,
 }
 
+/// Between two questions for a domain's records.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The way to the servers, shared by everything of one client.
 #[derive(Debug)]
 pub struct Gateway {
     http: Client,
+    /// Addresses that want TLS are of no use without.
+    secured: bool,
+    srv: Option<EtcdSrv>,
+    /// When the records were last asked for, and to what end. Held by whoever asks.
+    asked: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+    /// No server that is known answers: the records may name others by now.
+    all_gone: AtomicBool,
+    never_asked: AtomicBool,
     runtime: Handle,
     credentials: Option<(String, StoreSecret)>,
     token: Mutex<Option<HeaderValue>>,
@@ -93,7 +108,7 @@ pub struct Gateway {
 
 #[derive(Debug)]
 struct Servers {
-    /// `http://host:port`, never empty: the configured ones, then those that the cluster has named.
+    /// `http://host:port`: the configured ones, then those that the cluster has named. Empty only until the records have named some.
     urls: Vec<Arc<str>>,
     at: usize,
     /// `/v3`, once a server has said its version.
@@ -103,8 +118,14 @@ struct Servers {
 impl Gateway {
     pub fn new(options: &EtcdOptions, retry_timeout: Duration) -> Result<Gateway, String> {
         let urls: Vec<Arc<str>> = options.urls.iter().map(|url| url.as_str().into()).collect();
-        let first = urls.first().ok_or("no host is configured; name at least one in `etcd3.hosts`")?.clone();
+        if urls.is_empty() && options.srv.is_none() {
+            return Err("no host is configured; name at least one in `etcd3.hosts`".into());
+        }
+        let first = urls.first().cloned().unwrap_or_default();
         let tls = options.tls().map_err(|error| format!("the section `etcd3`: {}", error_chain(&error)))?;
+        let secured = tls.is_some();
+        let tls = tls.map_or_else(|| pgherd_tls::client(&ClientOptions::UNCHECKED), Ok);
+        let tls = tls.map_err(|error| error_chain(&error))?;
         // A proxy for the web must not see calls inside the cluster.
         let http = Client::builder()
             .no_proxy()
@@ -115,6 +136,11 @@ impl Gateway {
             .map_err(|error| format!("the HTTP client cannot be made: {}", last_cause(&error)))?;
         Ok(Gateway {
             http,
+            secured,
+            srv: options.srv.clone(),
+            asked: tokio::sync::Mutex::new(None),
+            all_gone: AtomicBool::new(true),
+            never_asked: AtomicBool::new(true),
             runtime: Handle::current(),
             credentials: options.username.clone().zip(options.password.clone()),
             token: Mutex::new(None),
@@ -132,16 +158,79 @@ impl Gateway {
     /// Another server is to be used than this one, which does not answer.
     pub fn leave(&self, server: &Arc<str>) {
         let mut servers = self.servers.lock().expect("nobody panics while holding this lock");
-        if servers.urls[servers.at] == *server {
+        if servers.urls.get(servers.at) == Some(server) {
             servers.at = (servers.at + 1) % servers.urls.len();
             let next = servers.urls[servers.at].clone();
             self.current.send_replace(next);
         }
     }
 
+    /// Sees to it that servers are known. Where none of them answers any more, the domain's records are asked again, beside the calls: a
+    /// name server that hangs must not be in the way of a server that comes back.
+    async fn find_servers(self: &Arc<Self>) -> Result<(), CallError> {
+        if self.srv.is_none() || !self.all_gone.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        // The first time they go before servers that are named beside them, which may be another cluster's.
+        let first = self.never_asked.load(Ordering::SeqCst);
+        if self.knows_a_server() && !first {
+            if self.all_gone.swap(false, Ordering::SeqCst) {
+                let gateway = self.clone();
+                self.runtime.spawn(async move {
+                    if let Err(why) = gateway.ask_records().await {
+                        debug!("etcd: {why}; going on with the servers that are known");
+                    }
+                });
+            }
+            return Ok(());
+        }
+        let asked = self.ask_records().await;
+        match asked {
+            Err(why) if self.knows_a_server() => warn!("etcd: {why}; going on with the servers that are configured"),
+            Err(why) => return Err(CallError::NotSent(why)),
+            Ok(()) => {}
+        }
+        self.never_asked.store(false, Ordering::SeqCst);
+        self.all_gone.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// What was known stays if the records name nobody.
+    async fn ask_records(&self) -> Result<(), String> {
+        let Some(srv) = &self.srv else { return Ok(()) };
+        let mut asked = self.asked.lock().await;
+        // Somebody else has just asked.
+        if let Some((at, end)) = &*asked
+            && at.elapsed() < ASK_AGAIN
+        {
+            return end.clone();
+        }
+        let end = srv::servers(srv).await.and_then(|urls| self.take_over(srv, urls));
+        *asked = Some((Instant::now(), end.clone()));
+        end
+    }
+
+    fn take_over(&self, srv: &EtcdSrv, urls: Vec<String>) -> Result<(), String> {
+        if !self.secured && !urls.iter().all(|url| url.starts_with("http:")) {
+            return Err("the servers want TLS, and there are no authorities; name them in `etcd3.cacert`".into());
+        }
+        let urls: Vec<Arc<str>> = urls.into_iter().map(Arc::from).collect();
+        let mut servers = self.servers.lock().expect("nobody panics while holding this lock");
+        if urls.iter().any(|url| !servers.urls.contains(url)) {
+            info!("etcd: the SRV records of {} name {}", srv.domain, urls.join(", "));
+        }
+        self.current.send_replace(urls.first().cloned().unwrap_or_default());
+        *servers = Servers { urls, at: 0, prefix: None };
+        Ok(())
+    }
+
+    fn knows_a_server(&self) -> bool {
+        !self.servers.lock().expect("nobody panics while holding this lock").urls.is_empty()
+    }
+
     /// The time of one attempt: a call leaves some for the other servers.
     fn attempt_limit(&self) -> Duration {
-        let servers = self.servers.lock().expect("nobody panics while holding this lock").urls.len();
+        let servers = self.servers.lock().expect("nobody panics while holding this lock").urls.len().max(1);
         let share = self.retry_timeout / u32::try_from(servers).unwrap_or(u32::MAX);
         share.max(SHORTEST_ATTEMPT).min(self.retry_timeout)
     }
@@ -189,7 +278,13 @@ impl Gateway {
         }
     }
 
-    async fn call_here<A: DeserializeOwned>(&self, method: &str, body: &Value, again: Again) -> Result<A, CallError> {
+    async fn call_here<A: DeserializeOwned>(
+        self: &Arc<Self>,
+        method: &str,
+        body: &Value,
+        again: Again,
+    ) -> Result<A, CallError> {
+        self.find_servers().await?;
         let mut attempts = self.servers.lock().expect("nobody panics while holding this lock").urls.len();
         let mut logins = LOGINS;
         loop {
@@ -203,6 +298,7 @@ impl Gateway {
                 CallError::Lost(_) => {
                     self.leave(&server);
                     if again == Again::No {
+                        // Whether the others answer is for the next call to see.
                         return Err(error);
                     }
                 }
@@ -214,8 +310,9 @@ impl Gateway {
                 }
                 _ => return Err(error),
             }
-            attempts -= 1;
+            attempts = attempts.saturating_sub(1);
             if attempts == 0 {
+                self.all_gone.store(true, Ordering::SeqCst);
                 return Err(error);
             }
         }
@@ -253,6 +350,9 @@ impl Gateway {
 
     /// Where the gateway is: servers of different versions have it in different places.
     async fn prefix(&self, server: &Arc<str>) -> Result<&'static str, CallError> {
+        if server.is_empty() {
+            return Err(CallError::NotSent("no server is known yet".into()));
+        }
         if let Some(prefix) = self.servers.lock().expect("nobody panics while holding this lock").prefix {
             return Ok(prefix);
         }

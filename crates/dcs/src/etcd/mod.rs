@@ -9,6 +9,7 @@ mod lease;
 mod load;
 mod servers;
 mod session;
+mod srv;
 mod watch;
 pub(crate) mod wire;
 
@@ -29,6 +30,7 @@ use self::gateway::{Again, CallError, Gateway};
 use self::lease::{MemberKey, Place};
 pub use self::servers::EtcdOptions;
 use self::session::{Keeper, SessionCell};
+pub use self::srv::EtcdSrv;
 use self::wire::Header;
 use crate::layout::Layout;
 use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written};
@@ -50,7 +52,7 @@ pub struct Etcd {
 /// What the operations and the tasks share.
 #[derive(Debug)]
 struct Client {
-    /// `etcd http://a:2379,http://b:2379`, for messages.
+    /// `etcd http://a:2379,http://b:2379` or `etcd srv example.org`, for messages.
     display: String,
     layout: Layout,
     name: Option<String>,
@@ -78,7 +80,8 @@ impl Etcd {
     /// Must be called on the runtime that is to keep the lease (the lease thread's), which also carries every call; the operations
     /// work from every runtime that has timers. Fails on servers, names and TLS files that can never work.
     pub fn connect(servers: &EtcdOptions, options: &StoreOptions) -> Result<Etcd, StoreError> {
-        let display = format!("etcd {}", servers.urls.join(","));
+        let named = servers.srv.iter().map(|srv| format!("srv {}", srv.domain)).chain(servers.urls.iter().cloned());
+        let display = format!("etcd {}", named.collect::<Vec<_>>().join(","));
         let refused = |cause: String| StoreError {
             store: display.clone(),
             operation: "connect".into(),

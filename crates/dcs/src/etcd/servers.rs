@@ -7,6 +7,7 @@ use reqwest::Url;
 use rustls::ClientConfig;
 use serde_json::{Map, Value};
 
+use super::srv::EtcdSrv;
 use crate::section::{SectionError, StoreSecret, is_true, text, words};
 
 const DEFAULT_PORT: u16 = 2379;
@@ -14,8 +15,9 @@ const DEFAULT_PORT: u16 = 2379;
 /// An etcd and how it is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EtcdOptions {
-    /// `http://host:port` each, in the order in which they are tried.
+    /// `http://host:port` each, in the order in which they are tried. With `srv`, those that count while its records name nobody.
     pub urls: Vec<String>,
+    pub srv: Option<EtcdSrv>,
     /// They are proxies, which are not to be asked for the servers behind them.
     pub proxies: bool,
     pub username: Option<String>,
@@ -28,7 +30,7 @@ pub struct EtcdOptions {
 }
 
 impl EtcdOptions {
-    /// Reads the section. Of several ways to name servers one counts: `proxy`, `url`, `hosts`, `host`.
+    /// Reads the section. Of several ways to name servers one counts: `proxy`, `url`, `srv`, `hosts`, `host`.
     pub fn from_section(section: &Map<String, Value>) -> Result<EtcdOptions, SectionError> {
         let protocol = text(section, "protocol").unwrap_or_else(|| "http".into());
         let protocol = protocol.to_ascii_lowercase();
@@ -37,6 +39,7 @@ impl EtcdOptions {
         }
         let mut options = EtcdOptions {
             urls: Vec::new(),
+            srv: None,
             proxies: text(section, "proxy").is_some() || section.get("use_proxies").is_some_and(is_true),
             username: text(section, "username"),
             password: text(section, "password").map(StoreSecret),
@@ -56,12 +59,18 @@ impl EtcdOptions {
         } else if let Some(host) = text(section, "host") {
             options.urls.push(server(&protocol, &host, port, "host")?);
         }
-        if options.urls.is_empty() && text(section, "srv").is_some() {
-            let cause = "pgherd does not ask the DNS for servers yet; name them in `etcd3.hosts`";
-            return Err(SectionError::new("srv", cause));
+        // A URL is one server, whatever else is named.
+        if let Some(domain) = text(section, "srv")
+            && url("proxy").or_else(|| url("url")).is_none()
+        {
+            if domain.contains(|c: char| c.is_whitespace() || c == '/' || c == ':') {
+                return Err(SectionError::new("srv", format!("`{domain}` is not a domain")));
+            }
+            let suffix = text(section, "srv_suffix");
+            options.srv = Some(EtcdSrv { domain, suffix, name_servers: Vec::new() });
         }
-        if options.urls.is_empty() {
-            let cause = "no server is named; expected `hosts`, a list of HOST:PORT (or `host`, `url`, `proxy`)";
+        if options.urls.is_empty() && options.srv.is_none() {
+            let cause = "no server is named; expected `hosts`, a list of HOST:PORT (or `host`, `url`, `srv`, `proxy`)";
             return Err(SectionError::new("", cause));
         }
         Ok(options)
@@ -91,22 +100,24 @@ impl EtcdOptions {
         Ok(())
     }
 
-    /// How the servers are spoken to with TLS; files that are not needed are not read.
-    pub(super) fn tls(&self) -> Result<ClientConfig, TlsError> {
-        if !self.urls.iter().any(|url| url.starts_with("https:")) {
-            return pgherd_tls::client(&ClientOptions::UNCHECKED);
+    /// How the servers are spoken to with TLS; files that are not needed are not read. `None`: not at all.
+    pub(super) fn tls(&self) -> Result<Option<ClientConfig>, TlsError> {
+        let named = self.urls.iter().any(|url| url.starts_with("https:"));
+        // Whether it is needed is for the records to say; a machine without authorities may do without it.
+        let perhaps = self.srv.is_some();
+        if !named && !perhaps {
+            return Ok(None);
         }
         let identity = self.cert.as_deref().map(|certificate| Identity {
             certificate,
             key: self.key.as_deref(),
             key_password: None,
         });
-        pgherd_tls::client(&ClientOptions {
-            check: Check::Name,
-            authorities: self.cacert.as_deref(),
-            identity,
-            revoked: &[],
-        })
+        let authorities = self.cacert.as_deref();
+        match pgherd_tls::client(&ClientOptions { check: Check::Name, authorities, identity, revoked: &[] }) {
+            Err(TlsError::SystemAuthorities { .. }) if !named => Ok(None),
+            read => read.map(Some),
+        }
     }
 }
 
@@ -164,6 +175,20 @@ mod tests {
     }
 
     #[test]
+    fn records_name_servers_unless_a_url_does() {
+        for (section, expected, urls) in [
+            (json!({"srv": "example.org"}), Some(("example.org", None)), &[][..]),
+            (json!({"srv": "o", "srv_suffix": "x", "hosts": ["a:1"]}), Some(("o", Some("x"))), &["http://a:1"]),
+            (json!({"srv": "example.org", "url": "http://e:1"}), None, &["http://e:1"]),
+            (json!({"srv": "", "host": "a"}), None, &["http://a:2379"]),
+        ] {
+            let options = read(section.clone()).unwrap_or_else(|error| panic!("{section}: {error}"));
+            let srv = options.srv.as_ref().map(|srv| (srv.domain.as_str(), srv.suffix.as_deref()));
+            assert_eq!((srv, options.urls), (expected, urls.iter().map(ToString::to_string).collect()), "{section}");
+        }
+    }
+
+    #[test]
     fn proxies_are_not_asked_for_servers() {
         for (section, expected) in [
             (json!({"host": "e"}), false),
@@ -180,7 +205,7 @@ mod tests {
         for (section, key) in [
             (json!({}), ""),
             (json!({"hosts": []}), ""),
-            (json!({"srv": "example.org"}), "srv"),
+            (json!({"srv": "http://example.org"}), "srv"),
             (json!({"hosts": ["a b"]}), "hosts"),
             (json!({"hosts": ["a:x"]}), "hosts"),
             (json!({"host": "a/b"}), "host"),
