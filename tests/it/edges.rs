@@ -10,8 +10,8 @@ use serde_json::Value;
 
 /// Who may depend on whom: `cli -> agent, proxy -> dcs -> ha`; `tls` below all that reach a network; `sim -> ha`; nothing depends on `sim`.
 const ALLOWED: [(&str, &[&str]); 10] = [
-    ("pgherd", &["pgherd-agent", "pgherd-proxy", "pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
-    ("pgherd-agent", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
+    ("pgherd", &["pgherd-agent", "pgherd-proxy", "pgherd-dcs", "pgherd-ha", "pgherd-store", "pgherd-tls"]),
+    ("pgherd-agent", &["pgherd-dcs", "pgherd-ha", "pgherd-store", "pgherd-tls"]),
     ("pgherd-proxy", &["pgherd-dcs", "pgherd-ha", "pgherd-tls"]),
     ("pgherd-dcs", &["pgherd-ha", "pgherd-store", "pgherd-tls"]),
     ("pgherd-ha", &[]),

@@ -12,7 +12,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::ctl::context::Access;
 use crate::ctl::version::PATRONI_LEVEL;
-use crate::{ctl, demo, drill, entrypoint, health};
+use crate::{ctl, demo, drill, entrypoint, health, store};
 
 /// PostgreSQL that stays available: an agent beside every server, an entrypoint for the clients, and the commands to
 /// look after them
@@ -39,6 +39,8 @@ pub enum Role {
     Drill(drill::Arguments),
     /// Ask one health check; ends with 0 if it is passed (for containers and scripts)
     Health(health::Arguments),
+    /// Run a member of the built-in store without a PostgreSQL, or look after its members
+    Store(store::Arguments),
     #[command(flatten)]
     Operate(Box<ctl::Command>),
 }

@@ -8,6 +8,7 @@ mod drill;
 mod entrypoint;
 mod health;
 mod interrupts;
+mod store;
 
 use std::process::ExitCode;
 
@@ -33,8 +34,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments, program: Program) -> ExitCode {
     // The demo starts roles through that link.
     pgherd_agent::privileges::restore_name();
-    pgherd_agent::log::start(match arguments.role {
+    pgherd_agent::log::start(match &arguments.role {
         Role::Agent(_) | Role::Proxy(_) => "info",
+        Role::Store(store) if store.is_member() => "info",
         _ => "warn",
     });
     let result = match arguments.role {
@@ -45,6 +47,7 @@ fn run(arguments: Arguments, program: Program) -> ExitCode {
         Role::Demo(arguments) => demo::run(arguments),
         Role::Drill(arguments) => drill::run(arguments),
         Role::Health(arguments) => health::run(arguments),
+        Role::Store(store) => store::run(store, &arguments.access),
         Role::Operate(command) => return ctl::run(*command, &arguments.access, program),
     };
     result.unwrap_or_else(|error| {

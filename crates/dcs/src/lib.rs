@@ -16,7 +16,7 @@ mod session_file;
 mod store;
 mod zookeeper;
 
-pub use built_in::{BuiltIn, BuiltInOptions};
+pub use built_in::{BuiltIn, BuiltInAccess, BuiltInMember, BuiltInOptions, MemberError};
 pub use clock::{boot_now, now};
 pub use error::{Outcome, StoreError};
 pub use etcd::{Etcd, EtcdOptions, EtcdSrv};

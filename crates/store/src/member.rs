@@ -24,6 +24,8 @@ use crate::types::Member;
 const LOOK: Duration = Duration::from_millis(200);
 /// For the status of one of them.
 const ANSWER: Duration = Duration::from_secs(1);
+/// Before a member that has ended is started again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// What keeps a member from being one is said this often.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
@@ -84,6 +86,51 @@ impl Running {
     /// In order: what is on its way to the disk gets there.
     pub async fn stop(self) {
         self.node.stop().await;
+    }
+}
+
+/// Runs a member until it is told to stop. What keeps it from starting is an error; what ends it later (a full disk, say) is logged, and it is started
+/// again, from what is on its disk. `started` is called once it runs.
+pub async fn serve(
+    options: MemberOptions,
+    stop: impl Future<Output = ()>,
+    started: impl FnOnce(),
+) -> Result<(), RunError> {
+    let mut stop = std::pin::pin!(stop);
+    let mut running = Some(Running::start(options.clone()).await?);
+    started();
+    let mut said: Option<Instant> = None;
+    loop {
+        let why = match running.take() {
+            Some(now) => {
+                let why = tokio::select! {
+                    why = now.node.ended() => why,
+                    () = &mut stop => {
+                        now.stop().await;
+                        return Ok(());
+                    }
+                };
+                now.stop().await;
+                why
+            }
+            None => match Running::start(options.clone()).await {
+                Ok(now) => {
+                    tracing::info!("the store's member {} runs again", options.name);
+                    said = None;
+                    running = Some(now);
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            },
+        };
+        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            said = Some(Instant::now());
+            tracing::error!("the store's member {} does not run: {why}; trying again", options.name);
+        }
+        tokio::select! {
+            () = sleep(AGAIN) => {}
+            () = &mut stop => return Ok(()),
+        }
     }
 }
 

@@ -125,6 +125,16 @@ impl Node {
         let _ = self.raft.shutdown().await;
     }
 
+    /// Returns when the engine has ended, which it does when the disk does not take what it writes; why.
+    pub async fn ended(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        let ended = metrics.wait_for(|now| now.running_state.is_err()).await;
+        match ended.as_ref().map(|now| &now.running_state) {
+            Ok(Err(why)) => why.to_string(),
+            Ok(Ok(())) | Err(_) => "its engine has ended".to_owned(),
+        }
+    }
+
     /// Whoever asks has shown that they may.
     pub async fn answer(&self, question: Question) -> Reply {
         match question {

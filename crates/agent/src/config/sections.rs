@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use pgherd_dcs::{EtcdOptions, SectionError, Servers, StoreOptions, ZooKeeperOptions};
+use pgherd_dcs::{BuiltInOptions, EtcdOptions, SectionError, Servers, StoreOptions, ZooKeeperOptions};
 use serde_json::{Map, Value};
 
 use super::address::Address;
@@ -204,16 +204,18 @@ fn demand(tree: &Tree<'_>, path: &str) -> Demand {
 pub enum Store {
     ZooKeeper(ZooKeeperOptions),
     Etcd(EtcdOptions),
+    BuiltIn(BuiltInOptions),
 }
 
 /// Sections of stores in the order in which Patroni looks for them, and whether pgherd speaks to that store.
-const STORES: [(&str, bool); 7] = [
+const STORES: [(&str, bool); 8] = [
     ("consul", false),
     ("etcd", false),
     ("etcd3", true),
     ("exhibitor", false),
     ("kubernetes", false),
     ("raft", false),
+    ("store", true),
     ("zookeeper", true),
 ];
 
@@ -231,12 +233,19 @@ impl Store {
                     *name,
                     "pgherd does not speak to this store; name a ZooKeeper under `zookeeper.hosts`, or an etcd under `etcd3.hosts`",
                 ),
-                None => Problem::error("", "no store is configured; add a section `zookeeper` or `etcd3` with its `hosts`"),
+                None => Problem::error(
+                    "",
+                    "no store is configured; add a section `store` for the built-in one, or `zookeeper` or `etcd3` with its `hosts`",
+                ),
             });
             return None;
         }
         let (section, read) = match found {
             Some(("etcd3", _)) => ("etcd3", EtcdOptions::from_section(&tree.map_of("etcd3")).map(Store::Etcd)),
+            Some(("store", _)) => {
+                let scope = tree.text("scope").unwrap_or_default();
+                ("store", BuiltInOptions::from_section(&tree.map_of("store"), &scope).map(Store::BuiltIn))
+            }
             _ => ("zookeeper", ZooKeeperOptions::from_section(&tree.map_of("zookeeper")).map(Store::ZooKeeper)),
         };
         match read {
@@ -254,6 +263,7 @@ impl Store {
         let servers = match self {
             Store::ZooKeeper(options) => Servers::ZooKeeper(options.clone()),
             Store::Etcd(options) => Servers::Etcd(options.clone()),
+            Store::BuiltIn(options) => Servers::BuiltIn(options.clone()),
         };
         StoreOptions {
             servers,

@@ -24,6 +24,7 @@ mod round;
 mod settings;
 mod signals;
 mod slots;
+mod store_member;
 mod story;
 mod systemd;
 mod tell;
@@ -53,6 +54,7 @@ use self::publish::Publisher;
 use self::round::{Daemon, Parts};
 use self::settings::Current;
 use self::signals::Signals;
+use self::store_member::StoreMember;
 use self::systemd::Systemd;
 use crate::api::{self, ApiState, BasicAuth, PeerClient};
 use crate::config::{Config, Environment};
@@ -126,6 +128,10 @@ async fn serve(mut current: Current, path: Option<&Path>, environment: Environme
     let watchdog = Watchdog::start(current.watchdog())?;
     let lease = LeaseState::new(watchdog);
     lease.set_times(timing.ttl, timing.loop_wait);
+    let member = match current.store_member().context("the section `store`")? {
+        Some(options) => Some(StoreMember::start(options).await?),
+        None => None,
+    };
     let store: Arc<dyn Store> = lease::start(current.store_options(), lease.clone()).await?;
     let peers = peer_client(&current)?;
     refuse_second_of_name(&current, &store, &peers).await?;
@@ -170,7 +176,11 @@ async fn serve(mut current: Current, path: Option<&Path>, environment: Environme
         api,
         systemd: Systemd::connect(),
     };
-    Box::pin(Daemon::new(parts).run()).await.map_err(anyhow::Error::msg)
+    let result = Box::pin(Daemon::new(parts).run()).await.map_err(anyhow::Error::msg);
+    if let Some(member) = member {
+        member.stop();
+    }
+    result
 }
 
 /// Commands of the user's that a killed agent has left at work: nobody waits for them any more, and they must not meet those of this agent.

@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pgherd_dcs::StoreOptions;
+use pgherd_dcs::{MemberError, StoreOptions};
 use pgherd_ha::{Method, Role, Settings, StandbyNames, Versioned, View, needs_feedback, slot_name};
+use pgherd_store::member::MemberOptions;
 use serde_json::{Map, Value};
 
 use super::fallback::Fallback;
@@ -296,6 +297,16 @@ impl Current {
     /// directory itself is replaced and copied.
     pub fn store_options(&self) -> StoreOptions {
         self.config.store.options(&self.config, &self.dynamic.timing, self.session_file())
+    }
+
+    /// What this node's member of the built-in store is, if it has one.
+    pub fn store_member(&self) -> Result<Option<MemberOptions>, MemberError> {
+        match &self.config.store {
+            crate::config::Store::BuiltIn(store) => {
+                store.member(&self.config.name, self.beside_data(".pgherd-store").as_deref())
+            }
+            crate::config::Store::ZooKeeper(_) | crate::config::Store::Etcd(_) => Ok(None),
+        }
     }
 
     fn session_file(&self) -> Option<PathBuf> {

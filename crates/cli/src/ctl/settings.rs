@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_dcs::{EtcdOptions, SectionError, Servers, ZooKeeperOptions};
+use pgherd_dcs::{BuiltInOptions, EtcdOptions, SectionError, Servers, ZooKeeperOptions};
 use serde_json::{Map, Value};
 
 /// The stores that are known by name and not built (yet); a clear refusal instead of a connection to nowhere.
@@ -16,7 +16,7 @@ const OTHER_STORES: [&str; 5] = ["etcd", "consul", "exhibitor", "kubernetes", "r
 pub enum SettingsError {
     #[error(
         "no store is configured, so there is no cluster to talk to. Give a configuration (-c FILE, or \
-         PATRONICTL_CONFIG_FILE) with a section `zookeeper` or `etcd3`, or the store itself (-d zookeeper://HOST:2181); \
+         PATRONICTL_CONFIG_FILE) with a section `store`, `zookeeper` or `etcd3`, or the store itself (-d zookeeper://HOST:2181); \
          `pgherd demo` starts a cluster to try and prints its -c FILE"
     )]
     NoStore,
@@ -104,6 +104,12 @@ fn configured(document: &Map<String, Value>) -> Result<Servers, SettingsError> {
         let section = section.as_object().cloned().unwrap_or_default();
         let read = EtcdOptions::from_section(&section).map(Servers::Etcd);
         return read.map_err(|error| SettingsError::Section { section: "etcd3", error });
+    }
+    if let Some(section) = document.get("store") {
+        let section = section.as_object().cloned().unwrap_or_default();
+        let scope = text(document, "scope").unwrap_or_default();
+        let read = BuiltInOptions::from_section(&section, &scope).map(Servers::BuiltIn);
+        return read.map_err(|error| SettingsError::Section { section: "store", error });
     }
     if let Some(section) = document.get("zookeeper") {
         let section = section.as_object().cloned().unwrap_or_default();
@@ -202,6 +208,7 @@ mod tests {
         match settings(document, url)?.store?.servers {
             Servers::ZooKeeper(servers) => Ok(servers.hosts),
             Servers::Etcd(servers) => Ok(servers.urls),
+            Servers::BuiltIn(servers) => Ok(servers.members),
         }
     }
 

@@ -4,6 +4,7 @@
 //! leader ends a lease before its time, counted from then (`pgherd_store::leases`). Tested on real processes in `tests/it/store/`.
 
 mod keys;
+mod section;
 mod session;
 
 use std::future::Future;
@@ -16,33 +17,19 @@ use async_trait::async_trait;
 use pgherd_ha::{Epoch, Lease, View};
 use pgherd_store::client::{Client as Members, ClientError};
 use pgherd_store::kv::{Command, Revision};
-use pgherd_store::network::Dialer;
-use rustls::ClientConfig;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::keys::MemberKey;
+pub use self::section::{BuiltInAccess, BuiltInMember, BuiltInOptions, MemberError};
 use self::session::{Keeper, SessionCell};
 use crate::layout::Layout;
 use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written};
 
 /// Between two questions whether the store answers.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// For a connection to one member.
-const CONNECT: Duration = Duration::from_millis(500);
-
-/// Which store, and how its members know us.
-#[derive(Clone, Debug)]
-pub struct BuiltInOptions {
-    /// `HOST:PORT` of some of them; the others are learned.
-    pub members: Vec<String>,
-    /// The store's name.
-    pub name: String,
-    pub tls: Arc<ClientConfig>,
-}
 
 /// One node's client.
 #[derive(Debug)]
@@ -126,13 +113,13 @@ impl BuiltIn {
         let layout = Layout::new(&options.namespace, &options.scope).map_err(|error| refused(error.to_string()))?;
         let member = options.name.as_deref().map(|name| layout.member(name)).transpose();
         let member = member.map_err(|error| refused(error.to_string()))?;
-        let dialer = Dialer { cluster: servers.name.clone(), tls: servers.tls.clone(), patience: CONNECT };
+        let (_, tls) = servers.tls().map_err(|error| refused(error.to_string()))?;
         let client = Arc::new(Client {
             display,
             layout,
             name: options.name.clone(),
             retry_timeout: options.retry_timeout,
-            members: Members::new(dialer, &servers.members),
+            members: Members::new(servers.dialer(tls), &servers.members),
             home: Handle::current(),
             session: SessionCell::new(options.ttl),
             member: Mutex::default(),
