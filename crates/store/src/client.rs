@@ -14,6 +14,9 @@ use crate::wire::{Question, Renewal, Reply, Status};
 /// Between two rounds of all members while nobody leads.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
+/// Members of which none can be reached for so long are given up: they are down, or we are cut off.
+const RECONNECT: Duration = Duration::from_millis(500);
+
 /// A member that does not answer within this time is passed over for the next.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -134,6 +137,7 @@ impl Client {
         let mut may_be_done = false;
         let asked = async {
             let mut turn = 0;
+            let mut unreachable = None;
             loop {
                 let address = self.next(&mut turn).await;
                 let reply = self.peer(&address).ask(&question(), patience(again, until)).await;
@@ -172,8 +176,14 @@ impl Client {
                             may_be_done = true;
                             return None;
                         }
+                        let since = *unreachable.get_or_insert_with(Instant::now);
+                        if since.elapsed() >= RECONNECT && turn > self.members.len() {
+                            return None;
+                        }
+                        continue;
                     }
                 }
+                unreachable = None;
             }
         };
         match timeout_at(until, asked).await {

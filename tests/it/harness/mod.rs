@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod binary;
+pub mod built_in;
 pub mod certificates;
 pub mod cluster;
 pub mod content;

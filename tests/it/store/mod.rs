@@ -66,6 +66,11 @@ fn etcd_options(name: &str, hosts: &[String]) -> StoreOptions {
     options_on(Servers::Etcd(EtcdOptions { urls, ..EtcdOptions::default() }), name)
 }
 
+/// On a built-in store.
+fn built_in_options(name: &str, hosts: &[String]) -> StoreOptions {
+    options_on(Servers::BuiltIn(crate::harness::built_in::options(hosts)), name)
+}
+
 fn options_on(servers: Servers, name: &str) -> StoreOptions {
     StoreOptions {
         servers,

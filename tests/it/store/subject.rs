@@ -1,8 +1,11 @@
 //! A store under test: one server of either kind, with what the suite does to it.
 
+use std::time::Duration;
+
 use pgherd_dcs::StoreOptions;
 
-use super::{Client, etcd_options, options};
+use super::{Client, built_in_options, etcd_options, options};
+use crate::harness::built_in::BuiltInServer;
 use crate::harness::etcd::EtcdServer;
 use crate::harness::zookeeper::ZooKeeperServer;
 
@@ -10,6 +13,8 @@ use crate::harness::zookeeper::ZooKeeperServer;
 pub trait Subject: Sized {
     /// How its operator is told to look after it.
     const CHECK: &'static str;
+    /// What it grants at least, whatever is asked for.
+    const LEAST: Duration;
 
     fn start() -> Self;
     fn address(&self) -> String;
@@ -26,9 +31,10 @@ pub trait Subject: Sized {
 }
 
 macro_rules! subject {
-    ($server:ty, $options:ident, $check:literal) => {
+    ($server:ty, $options:ident, $check:literal, $least:literal) => {
         impl Subject for $server {
             const CHECK: &'static str = $check;
+            const LEAST: Duration = Duration::from_secs($least);
 
             fn start() -> Self {
                 <$server>::start()
@@ -58,5 +64,6 @@ macro_rules! subject {
     };
 }
 
-subject!(ZooKeeperServer, options, "check that ZooKeeper runs");
-subject!(EtcdServer, etcd_options, "check that etcd runs");
+subject!(ZooKeeperServer, options, "check that ZooKeeper runs", 4);
+subject!(EtcdServer, etcd_options, "check that etcd runs", 2);
+subject!(BuiltInServer, built_in_options, "check that a majority of the store's members run", 1);

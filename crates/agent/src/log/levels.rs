@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 /// Our modules and the logger of Patroni that speaks of the same; the first that fits counts. The third: a library of Patroni's for
 /// that work, which people silence by its name.
-const LOGGERS: [(&str, &str, &str); 28] = [
+const LOGGERS: [(&str, &str, &str); 29] = [
     ("pgherd_agent::api", "patroni.api", ""),
     ("pgherd_agent::config", "patroni.config", ""),
     ("pgherd_agent::log", "patroni.log", ""),
@@ -33,11 +33,15 @@ const LOGGERS: [(&str, &str, &str); 28] = [
     ("pgherd_dcs::zookeeper", "patroni.dcs.zookeeper", "kazoo.client"),
     ("pgherd_dcs::etcd", "patroni.dcs.etcd3", "urllib3.connectionpool"),
     ("pgherd_dcs", "patroni.dcs", ""),
+    ("pgherd_store", "patroni.dcs.raft", "pysyncobj"),
     ("reqwest", "urllib3.connectionpool", ""),
     ("hyper", "urllib3.connectionpool", ""),
     ("hyper_util", "urllib3.connectionpool", ""),
     ("tokio_postgres", "psycopg", ""),
 ];
+
+/// Libraries that tell of every step that they take: without a level of their own only their errors are logged.
+const CHATTY: [&str; 1] = ["openraft"];
 
 /// The levels in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +75,8 @@ impl Levels {
         let (name, other) = names_of(target);
         let own = target.replace("::", ".");
         let found = [own.as_str(), name, other].into_iter().find_map(|name| self.named(name));
-        found.unwrap_or(self.root)
+        let tells_every_step = CHATTY.iter().any(|library| target.split("::").next() == Some(library));
+        found.unwrap_or(if tells_every_step { self.root.min(LevelFilter::ERROR) } else { self.root })
     }
 
     /// Of the longest name that is this one or stands above it; of two that are the same the later.

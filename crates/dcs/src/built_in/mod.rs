@@ -249,7 +249,8 @@ impl Store for BuiltIn {
                 client.read_leader(deadline).await?;
                 if client.name.is_some() { client.session(None).await.map(|_| ()) } else { Ok(()) }
             };
-            match timeout(within, ready).await {
+            // The client says itself why there is no answer in time.
+            match timeout(within + PAUSE, ready).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) if Instant::now() >= deadline => break error.to_string(),
                 Ok(Err(_)) => sleep(PAUSE).await,
