@@ -11,10 +11,24 @@ use serde_json::Value;
 
 use crate::arguments::AgentArguments;
 use crate::ctl::yaml;
+use crate::generate;
 
 /// `None`: nothing of it is asked for, the agent is to run.
 pub fn run(arguments: &AgentArguments) -> Option<ExitCode> {
-    arguments.validate_config.then(|| check(arguments))
+    let file = arguments.file.as_deref();
+    let written = match arguments {
+        _ if arguments.validate_config => return Some(check(arguments)),
+        _ if arguments.generate_sample_config => generate::sample(file),
+        _ if arguments.generate_config => generate::of_running(arguments.dsn.as_deref(), file),
+        _ => return None,
+    };
+    Some(match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
 }
 
 /// Nothing is said of what is right.

@@ -6,6 +6,7 @@ mod ctl;
 mod demo;
 mod drill;
 mod entrypoint;
+mod generate;
 mod health;
 mod interrupts;
 mod store;

@@ -38,9 +38,10 @@ pub use cache::{read_cache, write_cache};
 pub use dynamic::{Dynamic, SynchronousMode, understood};
 pub use environment::Environment;
 pub use log::Log;
-pub use merge::patch;
+pub use merge::{overlay, patch};
 pub use place::{Place, Problem, Problems, Severity};
 pub use postgresql::{Bootstrap, Node, Postgresql};
+pub use probe::major_version;
 pub use sections::{
     Ctl, Demand, Login, RestApi, ServerTokens, Store, Tags, Tls, VerifyClient, Watchdog, WatchdogDriver,
 };

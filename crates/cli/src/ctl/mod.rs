@@ -34,7 +34,7 @@ mod sql;
 mod sql_text;
 pub mod switchover;
 pub mod table;
-mod terminal;
+pub mod terminal;
 pub mod topology;
 pub mod version;
 pub mod yaml;

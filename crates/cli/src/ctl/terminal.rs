@@ -36,6 +36,11 @@ impl Terminal {
         Terminal { output: Box::new(io::stdout()), input: Input::Standard }
     }
 
+    /// The same with its questions on standard error, where the answer goes to standard output.
+    pub fn beside_output() -> Terminal {
+        Terminal { output: Box::new(io::stderr()), input: Input::Standard }
+    }
+
     #[cfg(test)]
     pub fn prepared(output: Box<dyn Write>, answers: impl BufRead + 'static) -> Terminal {
         Terminal { output, input: Input::Prepared(Box::new(answers)) }
