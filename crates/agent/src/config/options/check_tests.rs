@@ -36,7 +36,10 @@ fn wrong_values_name_file_line_key_and_what_was_expected() {
             "f.yml:10:3: log.level: expected one of CRITICAL, ERROR, WARNING, INFO, DEBUG, NOTSET (or a filter such as \
              info,patroni.api=debug), found `loud`",
         ),
-        ("thread_pool_size: 2\n", "f.yml:9:1: thread_pool_size: expected a whole number of at least 5, found 2"),
+        (
+            "watchdog: {safety_margin: -2}\n",
+            "f.yml:9:12: watchdog.safety_margin: expected a whole number of at least -1, found -2",
+        ),
         ("ctl: {insecure: maybe}\n", "f.yml:9:7: ctl.insecure: expected a boolean (on or off), found `maybe`"),
         (
             "ctl: {authentication: {password: [hunter2]}}\n",

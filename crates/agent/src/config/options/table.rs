@@ -69,7 +69,7 @@ pub const OPTIONS: &[Setting] = &[
     local("scope", Kind::Text, "").required("my_cluster").doc("The name of the cluster; all its members have the same."),
     local("name", Kind::Text, "").required("node1").doc("The name of this member; no two members share one."),
     local("namespace", Kind::Text, "service").unverified().doc("The path in the store under which clusters live."),
-    local("thread_pool_size", Kind::Integer, "5").min(5).verify(typed(5)).doc("Of Patroni's own threads; pgherd has no use for it."),
+    local("thread_pool_size", Kind::Integer, "5").verify(typed(5)).doc("Of Patroni's own threads; pgherd has no use for it."),
     local("thread_stack_size", Kind::Bytes, "512kB").verify(STACK).doc("Of Patroni's own threads; pgherd has no use for it."),
 
     // The log.
@@ -102,9 +102,9 @@ pub const OPTIONS: &[Setting] = &[
     local("restapi.allowlist_include_members", Kind::Boolean, "off").doc("Let the other members of the cluster in besides the list."),
     local("restapi.http_extra_headers", Kind::Map, "{}").doc("Headers that every answer has besides."),
     local("restapi.https_extra_headers", Kind::Map, "{}").doc("Headers that every answer over HTTPS has besides."),
-    local("restapi.request_queue_size", Kind::Integer, "5").min(0).verify(Verify::Whole(Whole::TYPED.from(0).to(4096))).doc("How many connections may wait to be accepted."),
+    local("restapi.request_queue_size", Kind::Integer, "5").verify(Verify::Whole(Whole::TYPED.from(0).to(4096))).doc("How many connections may wait to be accepted."),
     local("restapi.server_tokens", Kind::Choice(&["original", "minimal", "productonly"]), "original").verify(Verify::Words(&["minimal", "productonly", "original"], Case::Any)).doc("How much the `Server` header says."),
-    local("restapi.thread_pool_size", Kind::Integer, "5").min(1).verify(typed(5)).doc("Of Patroni's own threads; pgherd has no use for it."),
+    local("restapi.thread_pool_size", Kind::Integer, "5").verify(typed(5)).doc("Of Patroni's own threads; pgherd has no use for it."),
 
     // The commands.
     local("ctl.authentication.username", Kind::Text, "").unverified().doc("Who the commands are at the REST API; that of `restapi` if it is left out."),
