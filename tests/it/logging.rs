@@ -1,13 +1,14 @@
 //! `log` of a Patroni file: the same record through Python's own libraries and through ours, and the log of a running agent.
 //!
-//! Not here: rotation and a disk that takes nothing, as data (`agent/src/log/sink.rs`).
+//! Not here: a disk that takes nothing, as data (`agent/src/log/sink.rs`).
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use pgherd_agent::log::{Extra, Layout, Record};
+use pgherd_agent::log::{Destination, Extra, Layout, Record, Sink};
 use serde_json::{Map, Value, json};
 use tracing::Level;
 
@@ -272,6 +273,63 @@ fn formats_that_python_cannot_fill_are_refused() {
         assert!(answer.is_none(), "Python takes {format:?}: {answer:?}");
         assert!(problem.is_some(), "{format:?} is taken");
         assert!(layout.line(record).ends_with(&format!("INFO: {}", record.message)), "{format:?}");
+    }
+}
+
+/// Patroni's own handler for its file.
+const ROTATION: &str = r"
+import json, logging, os, sys
+from patroni.log import PatroniFileHandler
+
+for case in json.load(sys.stdin):
+    handler = PatroniFileHandler(os.path.join(case['dir'], 'patroni.log'), case['mode'])
+    handler.maxBytes, handler.backupCount = case['file_size'], case['file_num']
+    for line in case['lines']:
+        handler.handle(logging.LogRecord('patroni', 20, '', 0, line, None, None))
+    handler.close()
+";
+
+/// Names, permissions and contents.
+fn files(directory: &Path) -> BTreeMap<String, (u32, String)> {
+    let entries = std::fs::read_dir(directory).expect("listed").flatten();
+    let file = |entry: std::fs::DirEntry| {
+        let mode = entry.metadata().expect("it is there").permissions().mode() & 0o777;
+        (entry.file_name().to_string_lossy().into_owned(), (mode, read(&entry.path())))
+    };
+    entries.map(file).collect()
+}
+
+#[test]
+fn files_are_rotated_as_patroni_rotates_them() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let lines: Vec<String> = (0..40).map(|number| format!("{number}{}", "x".repeat(number * 7 % 31))).collect();
+    let mut cases = Vec::new();
+    for (file_size, file_num) in [(0, 3), (100, 0), (100, 1), (100, 3), (64, 20), (1000, 2), (10_000, 4)] {
+        for mode in [0o600, 0o644] {
+            let dir = |whose: &str| directory.path().join(format!("{whose}-{file_size}-{file_num}-{mode:o}"));
+            let (theirs, ours) = (dir("theirs"), dir("ours"));
+            std::fs::create_dir(&theirs).expect("a new directory");
+            std::fs::create_dir(&ours).expect("a new directory");
+            let destination = Destination { dir: Some(ours.clone()), mode: Some(mode), file_size, file_num };
+            let mut sink = Sink::new(destination);
+            for line in &lines {
+                assert_eq!(sink.write(line), None);
+            }
+            let case =
+                json!({"dir": theirs, "mode": mode, "file_size": file_size, "file_num": file_num, "lines": lines});
+            cases.push((case, theirs, ours));
+        }
+    }
+    let questions: Vec<&Value> = cases.iter().map(|(case, ..)| case).collect();
+    let mut child = Command::new(patronictl().with_file_name("python3"))
+        .args(["-c", ROTATION])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the Python of the real Patroni runs");
+    child.stdin.take().expect("a pipe").write_all(json!(questions).to_string().as_bytes()).expect("Python reads");
+    assert!(child.wait().expect("our own child").success());
+    for (case, theirs, ours) in &cases {
+        assert_eq!(files(ours), files(theirs), "{}", case["file_size"]);
     }
 }
 

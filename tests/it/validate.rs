@@ -651,6 +651,7 @@ fn the_environment_directories_and_options_are_those_of_the_real_one() {
     }
     let whole = machine.file(&json!({"name": "from_the_variable"}));
     cases.push(Case { is_missing: true, ..printed(&[("PATRONI_CONFIGURATION", &whole), ("PATRONI_NAME", "ignored")]) });
+    cases.push(Case { is_missing: true, ..printed(&[("PATRONI_CONFIGURATION", "# nothing"), ("PATRONI_NAME", "n")]) });
     // Directories of files.
     let rest = "restapi: {listen: '127.0.0.1:{free}', connect_address: '10.1.2.3:8008'}\nzookeeper: {hosts: '127.0.0.1:{open}'}\n\
                 postgresql: {listen: '127.0.0.1:{free}', connect_address: '10.1.2.3:1', data_dir: '{dir}/empty', authentication: \
@@ -780,4 +781,38 @@ fn values_of_the_file_are_read_as_pyyaml_reads_them() {
     }
     assert!(differences.is_empty(), "{} of {}:\n{}", differences.len(), cases.len(), differences.join("\n"));
     note(&format!("YAML: {} values are read as PyYAML reads them\n", cases.len()));
+}
+
+/// Where pgherd says something else on purpose, or more.
+#[test]
+fn what_is_told_otherwise_on_purpose() {
+    let machine = Machine::new();
+    let password = json!({"postgresql": {"authentication": {"replication": {"password": 4711}}}});
+    for (change, expected) in [
+        // No message shows a password; Patroni's does.
+        (password, "postgresql.authentication.replication.password *** is not a string"),
+        (
+            json!({"zookeeper": null, "consul": {"host": "127.0.0.1:{open}"}}),
+            "consul  pgherd does not speak to this store; name a ZooKeeper under `zookeeper.hosts`, or an etcd under `etcd3.hosts`",
+        ),
+        (
+            json!({"postgresql": {"use_unix_socket": "maybe"}}),
+            "postgresql.use_unix_socket  expected a boolean (on or off), found `maybe`",
+        ),
+        (json!({"bootstrap": {"dcs": {}, "initdb": ["nosync"]}}), "bootstrap.initdb  `nosync` is set by pgherd itself"),
+    ] {
+        let ours = machine.ours(&Case { text: machine.file(&change), ..Case::default() });
+        assert_eq!((ours.code, ours.err), (1, vec![expected.to_owned()]), "{change}");
+    }
+    // A traceback in Patroni.
+    for (text, expected) in [
+        ("scope: [\n", "this is not YAML"),
+        ("a: 1\na: 2\n", "a: this key is written twice; remove one"),
+        ("- a\n", "expected keys with values, found a list"),
+        ("", "expected keys with values, found nothing"),
+    ] {
+        let ours = machine.ours(&Case { text: text.to_owned(), ..Case::default() });
+        assert_eq!(ours.code, 1, "{text:?}");
+        assert!(ours.err.iter().any(|line| line.contains(expected)), "{text:?}: {ours:?}");
+    }
 }

@@ -115,6 +115,10 @@ pub fn validate(
         Err(ConfigError::Empty { .. }) => Gathered::default(),
         other => other?,
     };
+    if gathered.problems.has_errors() {
+        // A file that is none says nothing of what is in it.
+        return Err(ConfigError::Invalid(gathered.problems.split().0));
+    }
     let mut document = gathered.value.clone();
     let findings = schema::verify(&mut document, ignores_ports);
     let own = match Config::from_gathered(gathered.modern()) {

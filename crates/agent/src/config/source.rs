@@ -50,7 +50,11 @@ pub fn gather(path: Option<&FilePath>, environment: &Environment) -> Result<Gath
         }
         (None, Some(text)) => {
             let name = environment::CONFIGURATION;
-            gathered.lay(name, yaml::read(name, text.as_bytes())?);
+            match yaml::read(name, text.as_bytes())? {
+                // As if it were not set.
+                Document { value: Value::Null, .. } => gathered.environment(environment),
+                document => gathered.lay(name, document),
+            }
         }
         (None, None) => gathered.environment(environment),
     }

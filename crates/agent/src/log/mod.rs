@@ -28,7 +28,7 @@ pub use layout::Layout;
 use levels::Levels;
 use queue::Queue;
 pub use record::{Extra, Record};
-pub use sink::Destination;
+pub use sink::{Destination, Sink};
 
 use crate::config::Log;
 
