@@ -368,7 +368,8 @@ impl Memory {
         if let Postgres::Running(_) | Postgres::Starting { .. } = at.local.postgres {
             self.hand_over_since = None;
         }
-        self.unguarded_since = match at.local.guarded || at.local.running().is_none() {
+        // In pause nobody gives it one; only what was tried has failed.
+        self.unguarded_since = match at.local.guarded || at.local.running().is_none() || at.paused {
             true => None,
             false => self.unguarded_since.or(Some(at.now.boot)),
         };

@@ -86,7 +86,10 @@ pub(crate) fn following(at: &Situation<'_>, memory: &mut Memory, way: &Way, runn
         None => {
             let leader = way.origin.as_ref().filter(|_| matches!(at.standing, Standing::Other(_)));
             let question = leader.and_then(|leader| slots::ask_leader(at, &mut memory.slots, running, leader));
-            Plan::act(Rule::Follow, slots(at, memory, running).into_iter().chain(question))
+            // One that another has started, as a Patroni before this agent: until it is watched it may not lead, and tells everybody so.
+            let unwatched = !at.local.guarded && !memory.is_unguarded_for(at, at.settings.retry_timeout);
+            let guard = (unwatched && matches!(at.standing, Standing::Other(_))).then_some(Action::Guard);
+            Plan::act(Rule::Follow, slots(at, memory, running).into_iter().chain(question).chain(guard))
         }
     }
 }

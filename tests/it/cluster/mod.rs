@@ -22,6 +22,7 @@ mod pgbackrest;
 mod protected_store;
 mod rejoin;
 mod remote;
+mod replacement;
 mod replica_methods;
 mod rest_api;
 mod restart;

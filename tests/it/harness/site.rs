@@ -106,6 +106,27 @@ impl Site {
     }
 }
 
+/// Another program is to look after a node from its agent's next start on.
+pub fn become_of(cluster: &Cluster, name: &str, program: Program) {
+    let config = cluster.node(name).config;
+    let patroni = (program == Program::Patroni).then(|| patroni::launch(cluster, &config));
+    cluster.change_state(|state| {
+        let nodes = state["nodes"].as_array_mut().expect("nodes");
+        let model = nodes[0]["agent"]["launch"].clone();
+        let node = nodes.iter_mut().find(|node| node["name"] == name).expect("a node of this name");
+        let launch = &mut node["agent"]["launch"];
+        match patroni {
+            Some((program, arguments)) => (launch["program"], launch["arguments"]) = (program, arguments),
+            None => {
+                (launch["program"], launch["arguments"]) = (model["program"].clone(), model["arguments"].clone());
+                for argument in launch["arguments"].as_array_mut().expect("arguments") {
+                    *argument = argument.as_str().expect("a text").replace("node1", name).into();
+                }
+            }
+        }
+    });
+}
+
 /// A node with the first one's file, but for its name, its cluster, its ports and its directories.
 fn add(cluster: &Cluster, scope: &str, name: &str, program: Program, dynamic: &Value, zookeeper: Option<&Value>) {
     let model = cluster.node("node1");

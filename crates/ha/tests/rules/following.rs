@@ -17,6 +17,10 @@ pub fn cases() -> Vec<Case> {
 fn following() -> Vec<Case> {
     vec![
         case("a standby follows", replica()).then(as_given, Rule::Follow, ""),
+        case("a standby that another has started is given a guard, while there is hope for one", replica())
+            .then(|g| g.local.guarded = false, Rule::Follow, "guard")
+            .then(|g| g.pass(2_999), Rule::Follow, "guard")
+            .then(|g| g.pass(1), Rule::Follow, ""),
         case("a standby follows a new leader", replica()).then(|g| g.led_by("n3"), Rule::ChangeUpstream, "follow n3"),
         case("a leader that is not registered changes nothing", replica()).then(
             |g| {

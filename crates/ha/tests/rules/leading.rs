@@ -155,6 +155,24 @@ fn leading() -> Vec<Case> {
             )
             .then(|g| g.ended(Job::Stop(StopMode::Planned), JobOutcome::Failed), Rule::NoGuard, "stop immediate")
             .then(|g| g.stop_server(ControlState::InProduction), Rule::RestartCrashedPrimary, "start as primary"),
+        case("a primary that was found in pause is given one when that ends", primary())
+            .then(
+                |g| {
+                    g.pause();
+                    g.local.guarded = false
+                },
+                Rule::PausedLead,
+                "slots n2+n3",
+            )
+            .then(|g| g.pass(60_000), Rule::PausedLead, "slots n2+n3")
+            .then(
+                |g| {
+                    g.view.config = None;
+                    g.led_by("n1")
+                },
+                Rule::WaitForGuard,
+                "guard, renew",
+            ),
         case("a standby that can have no guard leaves the key to others", replica())
             .then(
                 |g| {
