@@ -85,6 +85,9 @@ mod tests {
             "epoch":9,"permit_ms":5000,"paused":false,"timeline":1,"lsn":5,"lag":null,"noloadbalance":false,"state":"running"}"#;
         let message: RouteMessage = serde_json::from_str(line).expect("a message");
         assert_eq!(message.permit_deadline(Boot::from_millis(1_000)), Some(Boot::from_millis(6_700)));
+        // A later agent may say more.
+        let more = line.replacen("\"epoch\":9", "\"epoch\":9,\"mood\":{\"calm\":[1]}", 1);
+        assert_eq!(serde_json::from_str::<RouteMessage>(&more).expect("a message"), message);
         let paused = RouteMessage {
             node: NodeRoute { paused: true, permit_ms: None, ..message.node.clone() },
             ..message.clone()

@@ -37,4 +37,5 @@ mod systemd;
 mod timelines;
 mod timeouts;
 mod tls;
+mod versions;
 mod watchdog;
