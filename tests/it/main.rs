@@ -13,6 +13,7 @@ mod guard;
 mod harness;
 mod lab;
 mod logging;
+mod parity;
 mod postgres;
 mod privileges;
 mod proxy;

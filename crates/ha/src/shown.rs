@@ -39,6 +39,17 @@ impl Local {
         }
     }
 
+    /// State and role as they are shown. In pause nobody is to start a server, so one that is down has not crashed, and is what it was.
+    pub fn shown(&self, paused: bool, standby_leader: bool) -> (MemberState, Role) {
+        let (state, role) = (self.member_state(), self.role(standby_leader));
+        let stopped_by_us = self.last_job.as_ref().is_some_and(|last| matches!(last.job, Job::Stop(_)));
+        if !paused || self.postgres != Postgres::Stopped || self.job.is_some() || stopped_by_us {
+            return (state, role);
+        }
+        let state = if state == MemberState::Crashed { MemberState::Stopped } else { state };
+        (state, if role == Role::Demoted { Role::Primary } else { role })
+    }
+
     /// `standby_leader`: it leads a standby cluster.
     pub fn role(&self, standby_leader: bool) -> Role {
         match (&self.data, &self.job) {

@@ -28,6 +28,13 @@ pub fn router(state: ApiState) -> Router {
     Router::new().fallback(answer).with_state(state)
 }
 
+/// The path, whatever number of slashes it begins with.
+fn path(parts: &Parts) -> &str {
+    let path = parts.uri.path();
+    let slashes = path.len() - path.trim_start_matches('/').len();
+    &path[slashes.saturating_sub(1)..]
+}
+
 async fn answer(State(api): State<ApiState>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut response = match parts.method {
@@ -75,7 +82,7 @@ async fn read(api: &ApiState, parts: &Parts) -> Response {
         // As the store last showed it: who is asked without a store is what one wants to know then.
         "failsafe" if snapshot.failsafe_members.is_empty() => reply::plain_error(StatusCode::BAD_GATEWAY),
         "failsafe" => reply::json(StatusCode::OK, &snapshot.failsafe_members),
-        "pgherd" if parts.uri.path() == "/pgherd/route" => route_stream::stream_route(api, now),
+        "pgherd" if path(parts) == "/pgherd/route" => route_stream::stream_route(api, now),
         _ => reply::json(health_of(api, parts), &status::status(&snapshot, now)),
     }
 }
@@ -83,7 +90,7 @@ async fn read(api: &ApiState, parts: &Parts) -> Response {
 fn health_of(api: &ApiState, parts: &Parts) -> StatusCode {
     let snapshot = api.snapshot.load();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
-    health(parts.uri.path(), &query, &Facts::of(&snapshot, &api.permit.load(), boot_now()))
+    health(path(parts), &query, &Facts::of(&snapshot, &api.permit.load(), boot_now()))
 }
 
 /// A line of the history as it is in the store: three, four or five elements.

@@ -27,9 +27,13 @@ impl ScheduleError {
     }
 }
 
-/// Reads an ISO 8601 moment with its offset, in the future, for `action` (`restart` or `switchover`).
+/// Reads an ISO 8601 moment with its offset, in the future, for `action` (`restart` or `switchover`). Instead of the offset there may be the name of
+/// universal time, as people write it.
 pub fn parse(text: &str, action: &'static str, now: Wall) -> Result<Wall, ScheduleError> {
     let text = text.trim();
+    let named =
+        ["UTC", "GMT"].iter().find_map(|name| text.strip_suffix(name)).map(|text| format!("{}Z", text.trim_end()));
+    let text = named.as_deref().unwrap_or(text);
     match text.parse::<Wall>() {
         Ok(at) if at < now => Err(ScheduleError::Past(action)),
         Ok(at) => Ok(at),
@@ -61,6 +65,9 @@ mod tests {
             ("2026-11-23T08:00:01Z", Ok("2026-11-23T08:00:01+00:00")),
             ("2026-11-23T10:30:00+02:00", Ok("2026-11-23T08:30:00+00:00")),
             ("2026-11-23 08:30:00.250000+00:00", Ok("2026-11-23T08:30:00.250000+00:00")),
+            ("2026-11-23 10:30 UTC", Ok("2026-11-23T10:30:00+00:00")),
+            ("2026-11-23T10:30:00GMT", Ok("2026-11-23T10:30:00+00:00")),
+            ("UTC", Err(ScheduleError::Unreadable)),
             ("2026-11-23T07:59:59Z", Err(ScheduleError::Past("restart"))),
             ("2026-11-23T09:00:00", Err(ScheduleError::NoTimeZone("restart"))),
             ("2026-11-23T09:00", Err(ScheduleError::NoTimeZone("restart"))),

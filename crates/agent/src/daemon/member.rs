@@ -34,6 +34,7 @@ pub fn member(
     let standby = seen.and_then(|seen| seen.standby.as_ref());
     let nonzero = |lsn: Option<Lsn>| lsn.filter(|lsn| lsn.0 > 0);
     let leads = matches!(&local.postgres, Postgres::Running(running) if !running.in_recovery);
+    let (state, role) = local.shown(paused, standby_leader);
     let mut extra = Map::new();
     if let Some(url) = &identity.proxy_url {
         extra.insert("proxy_url".into(), url.clone().into());
@@ -54,8 +55,8 @@ pub fn member(
         name: identity.name.clone(),
         conn_url: identity.conn_url.clone(),
         api_url: identity.api_url.clone(),
-        state: local.member_state(),
-        role: local.role(standby_leader),
+        state,
+        role,
         version: PATRONI_VERSION.into(),
         pgherd: Some(env!("CARGO_PKG_VERSION").into()),
         tags: tags(identity, node),

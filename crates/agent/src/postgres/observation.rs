@@ -52,6 +52,8 @@ pub struct Standby {
     pub startup_wait_event: Option<String>,
     /// It has no upstream in force.
     pub is_cut: bool,
+    /// It has a `restore_command`.
+    pub restores: bool,
     /// A WAL receiver process exists, streaming or not.
     pub receiver_alive: bool,
     /// Once it has connected.
@@ -153,7 +155,7 @@ impl Observation {
         let standby = self.standby.as_ref()?;
         match &standby.receiver {
             Some(receiver) if receiver.status == "streaming" => Some("streaming"),
-            _ => Some("in archive recovery"),
+            _ => standby.restores.then_some("in archive recovery"),
         }
     }
 }
@@ -223,6 +225,7 @@ SELECT row_to_json(o)::text FROM (SELECT
     (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000000)::bigint AS replay_timestamp,
     pg_is_wal_replay_paused() AS replay_paused,
     current_setting('primary_conninfo') = '' AS is_cut,
+    current_setting('restore_command') <> '' AS restores,
     (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup' LIMIT 1) AS startup_wait_event,
     EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver') AS receiver_alive,
     CASE WHEN w.pid IS NOT NULL THEN json_build_object(
@@ -257,7 +260,7 @@ mod tests {
     const STANDBY: &str = r#"{"server_version":150018,"system_id":7412345678901234567,
         "postmaster_start_time":1700000000000000,"in_recovery":true,"timeline":2,"flush_lsn":null,
         "checkpointer_wait_event":"CheckpointerMain","synchronous_standby_names":"","standby":{"receive_lsn":50331648,"replay_lsn":50331904,"replay_timestamp":null,
-        "replay_paused":false,"is_cut":true,"startup_wait_event":"RecoveryRetrieveRetryInterval","receiver_alive":false,
+        "replay_paused":false,"is_cut":true,"restores":true,"startup_wait_event":"RecoveryRetrieveRetryInterval","receiver_alive":false,
         "receiver":null},"walsenders":[],"slots":[],"binding":{"max_connections":100},"loaded":1700000000000000,
         "pending_restart":[{"name":"shared_buffers","shown":"128MB","setting":"16384","unit":"8kB"}]}"#;
 
@@ -270,6 +273,9 @@ mod tests {
         assert!(!Observation { server_version: 150_013, ..seen.clone() }.may_skip_waits());
         assert!(Observation { server_version: 150_012, ..seen.clone() }.may_skip_waits());
         assert!(!Observation { server_version: 180_000, ..seen.clone() }.may_skip_waits());
+        let mut alone = seen.clone();
+        alone.standby.as_mut().expect("a standby").restores = false;
+        assert_eq!(alone.replication_state(), None);
         let standby = seen.standby.expect("a standby");
         assert!(standby.is_at_end_of_wal());
         assert!(!Standby { receiver_alive: true, ..standby.clone() }.is_at_end_of_wal());
