@@ -101,14 +101,14 @@ impl Mixed {
 
 /// Who is asked to move the lead.
 #[derive(Clone, Copy, Debug)]
-enum Asked {
+pub enum Asked {
     Patronictl,
     Pgherd,
     LeadersApi,
     OthersApi,
 }
 
-fn switch_over(mixed: &Mixed, asked: Asked) {
+pub fn switch_over(mixed: &Mixed, asked: Asked) {
     let leader = mixed.leader();
     let other = mixed.other(&leader);
     let command = ["switchover", SCOPE, "--leader", &leader, "--candidate", &other, "--force"];

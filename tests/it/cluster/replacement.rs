@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::mixed::Mixed;
+use super::mixed::{Asked, Mixed, switch_over};
 use crate::ctl::patronictl;
 use crate::harness::cluster::{Cluster, LONG};
 use crate::harness::process::Process;
@@ -97,6 +97,9 @@ fn there_and_back(store: &str) {
 
     let record = writers.look(Clone::clone);
     assert!(record.errors.is_empty(), "clients noticed: {:?}", record.errors);
+    // The guards that stayed behind are in nobody's way.
+    switch_over(&mixed, Asked::Patronictl);
+    mixed.site.healthy(&mixed.cluster, "leader");
     mixed.finish(writers);
 }
 
