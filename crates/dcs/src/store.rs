@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pgherd_ha::{Epoch, Lease, View};
 use tokio::sync::watch;
 
-use crate::StoreError;
+use crate::{Servers, StoreError};
 
 /// A persistent key of the cluster. `leader` and the member keys are not here: they live under the lease and have
 /// methods of their own.
@@ -105,6 +105,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The lease time to ask the store for from now on (`ttl` was changed). The session and its keys are kept; leases
     /// follow what the store grants, and a longer time may need a new session to count.
     fn set_ttl(&self, ttl: Duration);
+
+    /// Takes in what may change of the section of the store while it is used: etcd's user and password.
+    fn reconfigure(&self, servers: &Servers);
 
     /// Stops using the store and leaves the session to its time-out: the end of an agent that is to be started again, and
     /// of a clean stop, too, after which the member stays visible for that long. Every later operation fails.

@@ -36,6 +36,8 @@ fn on_etcd_a_lost_host_is_replaced_and_the_lead_is_handed_over() {
     let record = writers.finish();
     record.assert_one_writer_at_a_time();
     record.assert_nothing_lost(&cluster);
+    // The drill compares its outage with the lease that etcd has granted.
+    assert_eq!(cluster.drill("switchover")["lease_ms"], 8_000);
 }
 
 #[test]

@@ -49,6 +49,12 @@ impl Agent {
         Agent { child, log }
     }
 
+    pub fn signal(&self, signal: Signal) {
+        if let Some(process) = i32::try_from(self.child.id()).ok().and_then(Process::of) {
+            process.signal(signal);
+        }
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -59,10 +65,7 @@ impl Drop for Agent {
         if std::thread::panicking() {
             eprintln!("{}", self.log());
         }
-        let pid = i32::try_from(self.child.id()).expect("a pid");
-        if let Some(process) = Process::of(pid) {
-            process.signal(Signal::TERM);
-        }
+        self.signal(Signal::TERM);
         self.child.wait().expect("our own child");
     }
 }

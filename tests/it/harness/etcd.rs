@@ -92,7 +92,32 @@ impl EtcdServer {
 
     /// One call of the gateway, for what a client under test has no method for. `None` while nobody answers.
     pub fn call(&self, method: &str, body: &str) -> Option<String> {
-        call(self.port, method, body)
+        call(self.port, method, body, None)
+    }
+
+    /// From now on one has to be the user `root` with this password.
+    pub fn demand_login(&self, password: &str) {
+        let user = format!(r#"{{"name":"root","password":"{password}"}}"#);
+        for (method, body) in [
+            ("auth/user/add", user.as_str()),
+            ("auth/role/add", r#"{"name":"root"}"#),
+            ("auth/user/grant", r#"{"user":"root","role":"root"}"#),
+            ("auth/enable", "{}"),
+        ] {
+            let answer = self.call(method, body).expect("the server runs");
+            // The role is there in some versions.
+            assert!(answer.contains(" 200 ") || method == "auth/role/add", "{method}: {answer}");
+        }
+    }
+
+    /// Gives `root` another password.
+    pub fn change_password(&self, from: &str, to: &str) {
+        let body = format!(r#"{{"name":"root","password":"{from}"}}"#);
+        let answer = self.call("auth/authenticate", &body).expect("the server runs");
+        let token = answer.split_once("\"token\":\"").and_then(|(_, rest)| rest.split_once('"')).expect("a token").0;
+        let body = format!(r#"{{"name":"root","password":"{to}"}}"#);
+        let answer = call(self.port, "auth/user/changepw", &body, Some(token)).expect("the server runs");
+        assert!(answer.contains(" 200 "), "{answer}");
     }
 
     fn data(&self) -> PathBuf {
@@ -126,17 +151,19 @@ impl EtcdServer {
     fn wait_until_serving(&mut self) {
         let serves = |answer: String| answer.contains(" 200 ") || answer.contains("user name is empty");
         let port = self.port;
-        self.process.wait_until(|| call(port, "kv/range", r#"{"key":"YQ=="}"#).is_some_and(serves));
+        self.process.wait_until(|| call(port, "kv/range", r#"{"key":"YQ=="}"#, None).is_some_and(serves));
     }
 }
 
-fn call(port: u16, method: &str, body: &str) -> Option<String> {
+fn call(port: u16, method: &str, body: &str, token: Option<&str>) -> Option<String> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let limit = Duration::from_secs(2);
     let mut stream = TcpStream::connect_timeout(&address, limit).ok()?;
     stream.set_read_timeout(Some(limit)).ok()?;
+    let token = token.map(|token| format!("Authorization: {token}\r\n")).unwrap_or_default();
+    let length = body.len();
     let head =
-        format!("POST /v3/{method} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+        format!("POST /v3/{method} HTTP/1.0\r\n{token}Content-Type: application/json\r\nContent-Length: {length}");
     stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgherd_dcs::{Acquired, EtcdOptions, Expect, Key, Servers, StoreOptions, StoreSecret, boot_now};
+use pgherd_dcs::{Acquired, EtcdOptions, Expect, Key, Outcome, Servers, StoreOptions, StoreSecret, boot_now};
 use pgherd_ha::LeaderOwner;
 
 use super::{Client, LIMIT, MEMBER, etcd_options, lead, load, options_on, renew, until};
@@ -186,15 +186,7 @@ async fn servers_that_are_not_configured_are_learned() {
 #[tokio::test]
 async fn a_user_logs_in_and_a_lost_token_is_asked_for_again() {
     let mut server = EtcdServer::start();
-    for (method, body) in [
-        ("auth/user/add", r#"{"name":"root","password":"secret"}"#),
-        ("auth/user/grant", r#"{"user":"root","role":"root"}"#),
-        ("auth/role/add", r#"{"name":"root"}"#),
-        ("auth/user/grant", r#"{"user":"root","role":"root"}"#),
-        ("auth/enable", "{}"),
-    ] {
-        until("answer", LIMIT, async || server.call(method, body)).await;
-    }
+    server.demand_login("secret");
     let with = |password: Option<&str>| {
         let urls = vec![format!("http://{}", server.address())];
         let password = password.map(|password| StoreSecret(password.into()));
@@ -225,6 +217,67 @@ async fn a_user_logs_in_and_a_lost_token_is_asked_for_again() {
     })
     .await
     .expect("the client lives");
+}
+
+#[tokio::test]
+async fn a_password_may_change_under_way() {
+    let server = EtcdServer::start();
+    server.demand_login("first");
+    let servers = |password: &str| {
+        Servers::Etcd(EtcdOptions {
+            urls: vec![format!("http://{}", server.address())],
+            username: Some("root".into()),
+            password: Some(StoreSecret(password.into())),
+            ..EtcdOptions::default()
+        })
+    };
+    let one = Client::start(options_on(servers("first"), "one")).await;
+    let lease = lead(&one).await;
+    // Here first, then there: nothing is seen of it.
+    one.store.reconfigure(&servers("second"));
+    assert!(renew(&one, lease.epoch).await.is_some(), "the token is good still");
+    server.change_password("first", "second");
+    for _ in 0..5 {
+        let renewed = one.store.renew(lease.epoch).await.expect("it logs in anew").expect("the key is ours");
+        assert_eq!(renewed.epoch, lease.epoch);
+    }
+    // There first: it is said, and mended by the new one.
+    server.change_password("second", "third");
+    let error = until("refusal", LIMIT, async || one.store.renew(lease.epoch).await.err()).await;
+    assert!(error.to_string().contains("check `etcd3.username` and `etcd3.password`"), "{error}");
+    assert_eq!(error.outcome, Outcome::NotDone, "nothing was done without a login");
+    one.store.reconfigure(&servers("third"));
+    one.store.load().await.expect("it is let in at once");
+    lead_again(&one).await;
+}
+
+/// The lease may be over by then.
+async fn lead_again(client: &Client) {
+    until("lead", LIMIT, async || {
+        client.store.write_member(MEMBER).await.ok()?;
+        client.store.acquire().await.ok().filter(|acquired| matches!(acquired, Acquired::Ours(_)))
+    })
+    .await;
+}
+
+/// Many calls beside each other and one after the other cost the store one login a second.
+#[tokio::test]
+async fn a_wrong_password_is_not_tried_at_every_call() {
+    let server = EtcdServer::start();
+    server.demand_login("right");
+    let servers = Servers::Etcd(EtcdOptions {
+        urls: vec![format!("http://{}", server.address())],
+        username: Some("root".into()),
+        password: Some(StoreSecret("wrong".into())),
+        ..EtcdOptions::default()
+    });
+    let client = Client::start_unconnected(options_on(servers, "one"));
+    let begun = std::time::Instant::now();
+    for _ in 0..200 {
+        client.store.load().await.expect_err("the password is wrong");
+    }
+    // A login takes the server some 50 ms: 200 of them would take ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

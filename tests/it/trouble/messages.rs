@@ -52,6 +52,7 @@ troubles! {
     SECOND_NAME Ends ["Can't start; there is already a node named"];
     SECOND_DATA Ends ["another agent looks after"];
     STORE_AWAY Waits ["the store cannot be read:", "trying on"];
+    STORE_LOGIN Waits ["the store cannot be read:", "authentication failed", "check `etcd3.username` and `etcd3.password`"];
     PORT_TAKEN Waits ["PostgreSQL is not started: another process listens on"];
     OTHER_VERSION Waits ["the data directory cannot be used and is left untouched", "it was made by PostgreSQL"];
     OTHER_OWNER Waits ["the data directory cannot be used and is left untouched", "it belongs to"];

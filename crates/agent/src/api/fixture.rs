@@ -255,6 +255,8 @@ impl Store for FakeStore {
 
     fn set_ttl(&self, _: Duration) {}
 
+    fn reconfigure(&self, _: &pgherd_dcs::Servers) {}
+
     fn suspend(&self) {}
 
     async fn close(&self) -> Result<(), StoreError> {

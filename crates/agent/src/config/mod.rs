@@ -178,7 +178,7 @@ impl Config {
             ("scope", self.scope != new.scope),
             ("namespace", self.namespace != new.namespace),
             ("postgresql.data_dir", self.node.data_dir != new.node.data_dir),
-            ("zookeeper", self.store != new.store),
+            (self.store.section(), !self.store.is_as(&new.store)),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }

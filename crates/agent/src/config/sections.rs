@@ -258,15 +258,36 @@ impl Store {
         }
     }
 
-    /// How the client of this store is opened for this member.
-    pub fn options(&self, config: &Config, timing: &Timing, session_file: Option<PathBuf>) -> StoreOptions {
-        let servers = match self {
+    /// Whether it is the same store, spoken to in the same way; who we are to an etcd may change.
+    pub fn is_as(&self, other: &Store) -> bool {
+        let unnamed = |store: &Store| match store {
+            Store::Etcd(options) => Store::Etcd(EtcdOptions { username: None, password: None, ..options.clone() }),
+            other => other.clone(),
+        };
+        unnamed(self) == unnamed(other)
+    }
+
+    /// The section of the file.
+    pub fn section(&self) -> &'static str {
+        match self {
+            Store::ZooKeeper(_) => "zookeeper",
+            Store::Etcd(_) => "etcd3",
+            Store::BuiltIn(_) => "store",
+        }
+    }
+
+    pub fn servers(&self) -> Servers {
+        match self {
             Store::ZooKeeper(options) => Servers::ZooKeeper(options.clone()),
             Store::Etcd(options) => Servers::Etcd(options.clone()),
             Store::BuiltIn(options) => Servers::BuiltIn(options.clone()),
-        };
+        }
+    }
+
+    /// How the client of this store is opened for this member.
+    pub fn options(&self, config: &Config, timing: &Timing, session_file: Option<PathBuf>) -> StoreOptions {
         StoreOptions {
-            servers,
+            servers: self.servers(),
             namespace: config.namespace.clone(),
             scope: config.scope.clone(),
             name: Some(config.name.clone()),

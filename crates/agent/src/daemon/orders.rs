@@ -102,6 +102,7 @@ impl Daemon {
                 self.move_api(&mut config).await;
                 self.current.replace(config);
                 self.memory.apply = true;
+                self.store.reconfigure(&self.current.config.store.servers());
                 self.publisher.reconfigure(&self.current.config).await;
                 match super::peer_client(&self.current) {
                     Ok(peers) => self.peers.replace(&peers),

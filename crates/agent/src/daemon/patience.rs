@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pgherd_dcs::{Acquired, Expect, Key, Outcome, Store, StoreError, Written, boot_now};
+use pgherd_dcs::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, Written, boot_now};
 use pgherd_ha::{Epoch, Lease, View};
 use tokio::sync::watch;
 
@@ -97,6 +97,10 @@ impl Store for Impatient {
 
     async fn clusters(&self) -> Result<Vec<String>, StoreError> {
         self.store.clusters().await
+    }
+
+    fn reconfigure(&self, servers: &Servers) {
+        self.store.reconfigure(servers);
     }
 
     fn set_ttl(&self, ttl: Duration) {

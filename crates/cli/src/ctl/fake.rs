@@ -136,6 +136,10 @@ impl Store for MemoryStore {
         unused("clusters")
     }
 
+    fn reconfigure(&self, _: &pgherd_dcs::Servers) {
+        panic!("a command of the operator called reconfigure")
+    }
+
     fn set_ttl(&self, _: Duration) {
         panic!("a command of the operator called set_ttl")
     }

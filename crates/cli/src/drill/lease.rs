@@ -1,18 +1,47 @@
-//! Which session time-out the store granted to the leader, asked of ZooKeeper itself (`dump` and `cons`).
+//! Which lease time the store granted to the leader, asked of the store itself: ZooKeeper's `dump` and `cons`, etcd's gateway.
 //!
 //! The drill compares its outages with this number: a fault that nobody can notice but by silence lasts as long as it.
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use crate::demo::store::StoreKind;
 
 /// An answer is some lines for each client of a demo.
 const MOST_BYTES: u64 = 1024 * 1024;
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// The granted time of the session that owns `leader_key`; `None` if nobody does, or the store does not say.
-pub async fn granted(store_port: u16, leader_key: &str) -> Option<Duration> {
+/// The granted time of the session or lease that `leader_key` is under; `None` if there is none, or the store does not say.
+pub async fn granted(kind: StoreKind, store_port: u16, leader_key: &str) -> Option<Duration> {
+    match kind {
+        StoreKind::ZooKeeper => granted_by_zookeeper(store_port, leader_key).await,
+        StoreKind::Etcd => granted_by_etcd(store_port, leader_key).await,
+    }
+}
+
+async fn granted_by_etcd(store_port: u16, leader_key: &str) -> Option<Duration> {
+    let key = call(store_port, "kv/range", &json!({"key": STANDARD.encode(leader_key)})).await?;
+    let lease = call(store_port, "lease/timetolive", &json!({"ID": lease_of(&key)?})).await?;
+    Some(Duration::from_secs(lease["grantedTTL"].as_str()?.parse().ok()?))
+}
+
+/// The gateway writes numbers of 64 bits as text, and leaves out what is 0.
+fn lease_of(range: &Value) -> Option<&str> {
+    range["kvs"][0]["lease"].as_str()
+}
+
+async fn call(port: u16, method: &str, body: &Value) -> Option<Value> {
+    let request = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().ok()?;
+    let answer = request.post(format!("http://127.0.0.1:{port}/v3/{method}")).json(body).send().await.ok()?;
+    answer.json().await.ok()
+}
+
+async fn granted_by_zookeeper(store_port: u16, leader_key: &str) -> Option<Duration> {
     let dump = ask(store_port, "dump").await?;
     let connections = ask(store_port, "cons").await?;
     timeout_of(&connections, owner_of(&dump, leader_key)?)
@@ -69,6 +98,9 @@ mod tests {
         assert_eq!(owner_of(DUMP, "/service/other/leader"), None);
         assert_eq!(timeout_of(CONNECTIONS, "0x10001"), Some(Duration::from_secs(8)));
         assert_eq!(timeout_of(CONNECTIONS, "0x1000"), None);
+        let range = json!({"header": {}, "kvs": [{"key": "bGVhZGVy", "lease": "7587859"}]});
+        assert_eq!(lease_of(&range), Some("7587859"));
+        assert_eq!(lease_of(&json!({"header": {}})), None);
         assert_eq!(owner_of("dump is not executed because it is not in the whitelist.", "/x"), None);
     }
 }

@@ -104,7 +104,7 @@ async fn set_scene(plan: Plan, state: &State, rest: &Rest) -> anyhow::Result<Sce
     let members = until_healthy(state, rest).await?;
     let primary = leader(state, &members)?;
     let epoch = epoch(rest, &primary).await;
-    let lease = lease::granted(state.store_port, &format!("/service/{SCOPE}/leader")).await;
+    let lease = lease::granted(state.store_kind, state.store_port, &format!("/service/{SCOPE}/leader")).await;
     let entry = postgres_at(state, state.entry_port, ANSWER_LIMIT)?;
     let direct = postgres_at(state, primary.postgres_port, Duration::from_secs(5))?;
     execute(&entry, CREATE_TABLE).await.context("creating the drill's table through the entrypoint failed")?;

@@ -82,6 +82,9 @@ pub enum Again {
     No,
 }
 
+/// After refused credentials: they do not become right by themselves, and each login costs the store a hash that is meant to be slow.
+const LOG_IN_AGAIN: Duration = Duration::from_secs(1);
+
 /// Between two questions for a domain's records.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -98,7 +101,9 @@ pub struct Gateway {
     all_gone: AtomicBool,
     never_asked: AtomicBool,
     runtime: Handle,
-    credentials: Option<(String, StoreSecret)>,
+    credentials: Mutex<Option<(String, StoreSecret)>>,
+    /// When our credentials were refused last, and in what words.
+    refused: Mutex<Option<(Instant, CallError)>>,
     token: Mutex<Option<HeaderValue>>,
     servers: Mutex<Servers>,
     /// The server that is used now; the watch goes with it.
@@ -113,6 +118,7 @@ struct Servers {
     at: usize,
     /// `/v3`, once a server has said its version.
     prefix: Option<&'static str>,
+    version: String,
 }
 
 impl Gateway {
@@ -142,9 +148,10 @@ impl Gateway {
             all_gone: AtomicBool::new(true),
             never_asked: AtomicBool::new(true),
             runtime: Handle::current(),
-            credentials: options.username.clone().zip(options.password.clone()),
+            credentials: Mutex::new(options.username.clone().zip(options.password.clone())),
+            refused: Mutex::new(None),
             token: Mutex::new(None),
-            servers: Mutex::new(Servers { urls, at: 0, prefix: None }),
+            servers: Mutex::new(Servers { urls, at: 0, prefix: None, version: String::new() }),
             current: watch::Sender::new(first),
             retry_timeout,
         })
@@ -220,7 +227,7 @@ impl Gateway {
             info!("etcd: the SRV records of {} name {}", srv.domain, urls.join(", "));
         }
         self.current.send_replace(urls.first().cloned().unwrap_or_default());
-        *servers = Servers { urls, at: 0, prefix: None };
+        *servers = Servers { urls, at: 0, prefix: None, version: String::new() };
         Ok(())
     }
 
@@ -303,7 +310,7 @@ impl Gateway {
                     }
                 }
                 // It was refused before anything was done.
-                CallError::Unauthenticated(_) if logins > 0 && self.credentials.is_some() => {
+                CallError::Unauthenticated(_) if logins > 0 && self.credentials().is_some() => {
                     logins -= 1;
                     self.forget_token();
                     continue;
@@ -368,30 +375,46 @@ impl Gateway {
         let prefix = prefix_of(&version.etcdcluster).or_else(|| prefix_of(&version.etcdserver)).ok_or_else(|| {
             CallError::Refused(format!("{server}: it is no etcd of version 3 (it says `{}`)", version.etcdserver))
         })?;
-        self.servers.lock().expect("nobody panics while holding this lock").prefix = Some(prefix);
+        let mut servers = self.servers.lock().expect("nobody panics while holding this lock");
+        (servers.prefix, servers.version) = (Some(prefix), version.etcdserver);
         Ok(prefix)
+    }
+
+    /// The version of a server that was asked for it, if leases are not safe with it.
+    pub fn unsafe_version(&self) -> Option<String> {
+        let version = self.servers.lock().expect("nobody panics while holding this lock").version.clone();
+        lets_former_leaders_revoke(&version).then_some(version)
     }
 
     /// The token of our user, asked for if there is none; `None` without credentials or where the store wants none.
     async fn token(&self, server: &Arc<str>, prefix: &str) -> Result<Option<HeaderValue>, CallError> {
-        let Some((name, password)) = &self.credentials else { return Ok(None) };
+        let Some((name, password)) = self.credentials() else { return Ok(None) };
         if let Some(token) = self.token.lock().expect("nobody panics while holding this lock").clone() {
             return Ok(Some(token));
         }
-        let body = Credentials { name, password: &password.0 };
+        if let Some((at, error)) = &*self.refused.lock().expect("nobody panics while holding this lock")
+            && at.elapsed() < LOG_IN_AGAIN
+        {
+            return Err(error.clone());
+        }
+        let body = Credentials { name: &name, password: &password.0 };
         let request =
             self.http.post(format!("{server}{prefix}/auth/authenticate")).timeout(self.attempt_limit()).json(&body);
         let unsent = |error: CallError| match error {
             CallError::Lost(why) => CallError::NotSent(why),
-            CallError::Refused(why) => {
-                CallError::Refused(format!("{why}; check `etcd3.username` and `etcd3.password`"))
-            }
+            CallError::Refused(why) => CallError::Refused(format!(
+                "{why}; check `etcd3.username` and `etcd3.password` (a reload takes them in)"
+            )),
             other => other,
         };
         let response = request.send().await.map_err(|error| unsent(failed(server, &error)))?;
         let bytes = match verdict(server, response).await {
             Err(CallError::Refused(why)) if why.contains("authentication is not enabled") => return Ok(None),
-            answer => answer.map_err(unsent)?,
+            answer => answer.map_err(unsent).inspect_err(|error| {
+                if matches!(error, CallError::Refused(_)) {
+                    self.set_refused(Some((Instant::now(), error.clone())));
+                }
+            })?,
         };
         let answer: TokenAnswer = read(server, &bytes)?;
         let mut token = HeaderValue::from_str(&answer.token)
@@ -399,6 +422,28 @@ impl Gateway {
         token.set_sensitive(true);
         *self.token.lock().expect("nobody panics while holding this lock") = Some(token.clone());
         Ok(Some(token))
+    }
+
+    fn credentials(&self) -> Option<(String, StoreSecret)> {
+        self.credentials.lock().expect("nobody panics while holding this lock").clone()
+    }
+
+    fn set_refused(&self, refused: Option<(Instant, CallError)>) {
+        *self.refused.lock().expect("nobody panics while holding this lock") = refused;
+    }
+
+    /// From now on, as soon as the store does not take the token any more that the former ones gave: so a password can be changed here first,
+    /// and then there.
+    pub fn set_credentials(&self, options: &EtcdOptions) {
+        let new = options.username.clone().zip(options.password.clone());
+        let former = std::mem::replace(
+            &mut *self.credentials.lock().expect("nobody panics while holding this lock"),
+            new.clone(),
+        );
+        if former != new {
+            self.set_refused(None);
+            info!("etcd: the user and the password have changed");
+        }
     }
 
     pub fn forget_token(&self) {
@@ -429,6 +474,18 @@ fn prefix_of(version: &str) -> Option<&'static str> {
         (3, 3) => Some("/v3beta"),
         (major, _) if major >= 3 => Some("/v3"),
         _ => None,
+    }
+}
+
+/// Whether a leader of this version that was frozen, and has a successor by now, may still end leases (etcd's pull request 16822, in 3.4.31 and
+/// 3.5.13).
+fn lets_former_leaders_revoke(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(3), Some(0..4), _) => true,
+        (Some(3), Some(4), Some(patch)) => patch < 31,
+        (Some(3), Some(5), Some(patch)) => patch < 13,
+        _ => false,
     }
 }
 
@@ -502,6 +559,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(prefix_of(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn versions_with_which_leases_are_not_safe() {
+        for (version, expected) in [
+            ("3.3.27", true),
+            ("3.4.23", true),
+            ("3.4.31", false),
+            ("3.5.12", true),
+            ("3.5.13", false),
+            ("3.5.0-rc.1", true),
+            ("3.6.0", false),
+            ("4.0.0", false),
+            ("", false),
+            ("3.5", false),
+        ] {
+            assert_eq!(lets_former_leaders_revoke(version), expected, "{version}");
         }
     }
 

@@ -33,7 +33,7 @@ use self::session::{Keeper, SessionCell};
 pub use self::srv::EtcdSrv;
 use self::wire::Header;
 use crate::layout::Layout;
-use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written};
+use crate::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, StoreOptions, Written};
 
 /// How long an operation waits for a lease before it fails: about what moving to another server takes.
 const RECONNECT: Duration = Duration::from_millis(500);
@@ -292,6 +292,12 @@ impl Store for Etcd {
 
     fn set_ttl(&self, ttl: Duration) {
         self.client.session.ttl.send_if_modified(|now| std::mem::replace(now, ttl) != ttl);
+    }
+
+    fn reconfigure(&self, servers: &Servers) {
+        if let Servers::Etcd(options) = servers {
+            self.client.gateway.set_credentials(options);
+        }
     }
 
     fn suspend(&self) {

@@ -88,10 +88,19 @@ impl Keeper {
         let mut ttl = cell.ttl.subscribe();
         self.take_up().await;
         let mut learned: Option<Instant> = None;
+        let mut warned = false;
         loop {
             let wanted = *ttl.borrow_and_update();
             let pause = match self.round(wanted).await {
                 Ok(session) => {
+                    if !std::mem::replace(&mut warned, true)
+                        && let Some(version) = self.client.gateway.unsafe_version()
+                    {
+                        warn!(
+                            "etcd {version}: a leader of this version that was frozen may end leases when it is not the leader any \
+                             more, and a primary whose lease is ended stops; update etcd to 3.4.31, 3.5.13 or later"
+                        );
+                    }
                     if self.learns && learned.is_none_or(|at| at.elapsed() > LEARN) {
                         learned = Some(Instant::now());
                         // The configured ones will do.
@@ -129,11 +138,12 @@ impl Keeper {
                 Ok(None) => {
                     return info!("etcd: the lease {:x} of this node's former process has expired", identity.id);
                 }
-                Err(error) if error.may_pass() => {
+                Err(CallError::NoLease) => return,
+                // Refused credentials, too, may be mended under way, and then the lease may still live.
+                Err(error) => {
                     self.client.session.set(Err(error.to_string().into()));
                     sleep(PAUSE).await;
                 }
-                Err(_) => return,
             }
         }
     }

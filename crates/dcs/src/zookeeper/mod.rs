@@ -40,7 +40,7 @@ pub use self::wire::Acl as ZooKeeperAcl;
 use crate::error::error_chain;
 use crate::layout::Layout;
 use crate::session_file;
-use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written};
+use crate::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, StoreOptions, Written};
 
 /// How long an operation waits for a connection before it fails: about what moving to another server of the ensemble takes.
 const RECONNECT: Duration = Duration::from_millis(200);
@@ -228,6 +228,9 @@ impl Store for ZooKeeper {
     fn set_ttl(&self, ttl: Duration) {
         self.shared.ttl.send_if_modified(|now| std::mem::replace(now, ttl) != ttl);
     }
+
+    /// Who we are is fixed: nothing of it is worth a new session.
+    fn reconfigure(&self, _: &Servers) {}
 
     fn suspend(&self) {
         self.keeper.abort();
