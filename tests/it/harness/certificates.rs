@@ -67,6 +67,7 @@ pub fn self_signed(file: &Path) {
     let key = KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate");
     std::fs::write(file, certificate.pem() + &key.serialize_pem()).expect("written");
+    std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).expect("our own file");
 }
 
 /// A list with one certificate, by its number.

@@ -1,6 +1,6 @@
 //! What flows through a session, and clients that are none.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};
@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::lab::{Entrypoint, FakeAgent, TcpServer, code};
+use crate::harness::certificates::self_signed;
 use crate::harness::user::passed_as_postgres;
 
 async fn lab(settings: &str, options: &str) -> (TcpServer, FakeAgent, Entrypoint) {
@@ -75,13 +76,9 @@ async fn tls_passes_through_to_the_server() {
         return;
     }
     let server = TcpServer::prepared("-c ssl=on", |data_dir| {
-        let status = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=it", "-days", "2"])
-            .args(["-keyout", "server.key", "-out", "server.crt"])
-            .current_dir(data_dir)
-            .stderr(Stdio::null())
-            .status();
-        assert!(status.expect("openssl").success());
+        // Certificate and key in one file, which goes for both.
+        self_signed(&data_dir.join("server.crt"));
+        std::fs::copy(data_dir.join("server.crt"), data_dir.join("server.key")).expect("copied");
     });
     let agent = FakeAgent::start().await;
     agent.lead(1, Duration::from_secs(600));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pgherd_dcs::{Acquired, Expect, Key, Outcome, Store, StoreOptions, Written, boot_now};
 use pgherd_ha::{Epoch, LeaderOwner, Lease, View};
 
-use super::subject::Subject;
+use super::subject::{SecuredZooKeeper, Subject};
 use super::{Client, LIMIT, MEMBER, lead, load, renew, until};
 use crate::harness::built_in::BuiltInServer;
 use crate::harness::etcd::EtcdServer;
@@ -21,6 +21,9 @@ macro_rules! suite {
         }
         mod built_in {
             $(#[tokio::test] async fn $case() { super::$case::<super::BuiltInServer>().await; })*
+        }
+        mod secured_zookeeper {
+            $(#[tokio::test] async fn $case() { super::$case::<super::SecuredZooKeeper>().await; })*
         }
         mod etcd {
             $(#[tokio::test] async fn $case() { super::$case::<super::EtcdServer>().await; })*
@@ -43,6 +46,7 @@ suite![
     a_total_outage_is_survived,
     an_unknown_write_is_never_told_as_failed,
     the_member_key_is_its_newest_value,
+    a_killed_agents_session_is_taken_up_by_the_next,
 ];
 
 async fn of_eight_that_race_for_the_key_one_wins<S: Subject>() {
@@ -426,4 +430,41 @@ fn done(written: Written) -> i64 {
         Written::Done { version } => version,
         Written::Conflict => panic!("nobody else writes this key"),
     }
+}
+
+/// A session of ZooKeeper, a lease of etcd.
+async fn a_killed_agents_session_is_taken_up_by_the_next<S: Subject>() {
+    let server = S::start();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("session");
+    let with_file = || StoreOptions { session_file: Some(file.clone()), ..server.options("one") };
+    let first = Client::start(with_file()).await;
+    let lease = lead(&first).await;
+    until("session file", LIMIT, async || file.exists().then_some(())).await;
+    drop(first);
+
+    let second = Client::start(with_file()).await;
+    assert_eq!(load(&second).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Me));
+    let renewed = renew(&second, lease.epoch).await.expect("the key is still ours");
+    assert!(load(&second).await.member("one").is_some_and(|member| !member.conn_url.is_empty()), "it keeps its value");
+    assert_eq!(renewed.epoch, lease.epoch);
+    assert!(!file.with_extension("new").exists());
+    second.store.close().await.expect("the server runs");
+    assert!(!file.exists(), "a closed session is not to be taken up");
+
+    // Without its session a node does not take another's key for its own, though its name is in it.
+    let third = Client::start(with_file()).await;
+    assert!(load(&third).await.leader.is_none(), "closing freed the key at once");
+    let lease = lead(&third).await;
+    drop(third);
+    until("session file", LIMIT, async || std::fs::remove_file(&file).ok()).await;
+    let fourth = Client::start(with_file()).await;
+    fourth.store.write_member(MEMBER).await.expect("the server runs");
+    assert_eq!(load(&fourth).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Other));
+    assert_eq!(renew(&fourth, lease.epoch).await, None);
+    assert_eq!(fourth.store.acquire().await.expect("a verdict"), Acquired::Taken);
+    assert!(!fourth.store.release(lease.epoch).await.expect("a verdict"));
+    // The member key was taken over: it does not go with the old session.
+    until("free leader key", LIMIT, async || load(&fourth).await.leader.is_none().then_some(())).await;
+    assert!(load(&fourth).await.member("one").is_some());
 }

@@ -24,41 +24,6 @@ fn options_of_one(trio: &Trio, at: usize) -> StoreOptions {
 }
 
 #[tokio::test]
-async fn a_killed_agents_lease_is_taken_up_by_the_next() {
-    let server = EtcdServer::start();
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("session");
-    let with_file = || StoreOptions { session_file: Some(file.clone()), ..etcd_options("one", &[server.address()]) };
-    let first = Client::start(with_file()).await;
-    let lease = lead(&first).await;
-    until("session file", LIMIT, async || file.exists().then_some(())).await;
-    drop(first);
-
-    let second = Client::start(with_file()).await;
-    assert_eq!(load(&second).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Me));
-    let renewed = renew(&second, lease.epoch).await.expect("the key is still ours");
-    assert_eq!(renewed.epoch, lease.epoch);
-    second.store.close().await.expect("the server runs");
-    assert!(!file.exists(), "an ended lease is not to be taken up");
-
-    // Without its lease a node does not take another's key for its own, though its name is in it.
-    let third = Client::start(with_file()).await;
-    assert!(load(&third).await.leader.is_none(), "closing freed the key at once");
-    let lease = lead(&third).await;
-    drop(third);
-    std::fs::remove_file(&file).expect("the third client's file");
-    let fourth = Client::start(with_file()).await;
-    fourth.store.write_member(MEMBER).await.expect("the server runs");
-    assert_eq!(load(&fourth).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Other));
-    assert_eq!(renew(&fourth, lease.epoch).await, None);
-    assert_eq!(fourth.store.acquire().await.expect("a verdict"), Acquired::Taken);
-    assert!(!fourth.store.release(lease.epoch).await.expect("a verdict"));
-    // The member key was taken over: it does not go with the old lease.
-    until("free leader key", LIMIT, async || load(&fourth).await.leader.is_none().then_some(())).await;
-    assert!(load(&fourth).await.member("one").is_some());
-}
-
-#[tokio::test]
 async fn a_changed_ttl_is_a_new_lease_under_the_same_keys() {
     let server = EtcdServer::start();
     let one = Client::start(etcd_options("one", &[server.address()])).await;

@@ -1,13 +1,11 @@
 //! What only ZooKeeper does: sessions that outlive connections, servers and processes, and a follower that answers
 //! reads after its quorum has gone on without it.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use pgherd_dcs::{Acquired, Expect, Key, Outcome, StoreError, StoreOptions, boot_now};
-use pgherd_ha::LeaderOwner;
+use pgherd_dcs::{Expect, Key, Outcome, StoreError, StoreOptions, boot_now};
 
-use super::{Client, LIMIT, MEMBER, lead, load, options, renew, until};
+use super::{Client, LIMIT, lead, options, renew, until};
 use crate::harness::zookeeper::{Ensemble, ZooKeeperServer};
 
 #[tokio::test]
@@ -27,43 +25,6 @@ async fn a_restart_of_the_server_within_three_seconds_changes_nothing() {
     server.restart();
     let renewed = until("renewal", Duration::from_secs(3), async || one.store.renew(lease.epoch).await.ok()).await;
     assert_eq!(renewed.map(|lease| lease.epoch), Some(lease.epoch), "session and key were lost");
-}
-
-#[tokio::test]
-async fn a_killed_agents_session_is_taken_up_by_the_next() {
-    let server = ZooKeeperServer::start();
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file: PathBuf = directory.path().join("session");
-    let with_file = || StoreOptions { session_file: Some(file.clone()), ..options("one", &[server.address()]) };
-    let first = Client::start(with_file()).await;
-    let lease = lead(&first).await;
-    until("session file", LIMIT, async || file.exists().then_some(())).await;
-    drop(first);
-
-    let second = Client::start(with_file()).await;
-    assert_eq!(load(&second).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Me));
-    let renewed = renew(&second, lease.epoch).await.expect("the key is still ours");
-    assert!(load(&second).await.member("one").is_some_and(|member| !member.conn_url.is_empty()), "it keeps its value");
-    assert_eq!(renewed.epoch, lease.epoch);
-    assert!(!file.with_extension("new").exists());
-    second.store.close().await.expect("the server runs");
-    assert!(!file.exists(), "a closed session is not to be taken up");
-
-    // Without its session a node does not take another's key for its own, though its name is in it.
-    let third = Client::start(with_file()).await;
-    assert!(load(&third).await.leader.is_none(), "closing freed the key at once");
-    let lease = lead(&third).await;
-    drop(third);
-    std::fs::remove_file(&file).expect("the third client's file");
-    let fourth = Client::start(with_file()).await;
-    fourth.store.write_member(MEMBER).await.expect("the server runs");
-    assert_eq!(load(&fourth).await.leader.map(|leader| leader.owner), Some(LeaderOwner::Other));
-    assert_eq!(renew(&fourth, lease.epoch).await, None);
-    assert_eq!(fourth.store.acquire().await.expect("a verdict"), Acquired::Taken);
-    assert!(!fourth.store.release(lease.epoch).await.expect("a verdict"));
-    // The member key was taken over: it does not go with the old session.
-    until("free leader key", LIMIT, async || load(&fourth).await.leader.is_none().then_some(())).await;
-    assert!(load(&fourth).await.member("one").is_some());
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use pgherd_dcs::StoreOptions;
 
 use super::{Client, built_in_options, etcd_options, options};
 use crate::harness::built_in::BuiltInServer;
+use crate::harness::certificates::Certificates;
 use crate::harness::etcd::EtcdServer;
 use crate::harness::zookeeper::ZooKeeperServer;
 
@@ -27,6 +28,51 @@ pub trait Subject: Sized {
 
     async fn client(&self, name: &str) -> Client {
         Client::start(self.options(name)).await
+    }
+}
+
+/// A ZooKeeper that is spoken to with TLS, whose keys are nobody else's.
+pub struct SecuredZooKeeper {
+    server: ZooKeeperServer,
+    certificates: Certificates,
+}
+
+impl Subject for SecuredZooKeeper {
+    const CHECK: &'static str = ZooKeeperServer::CHECK;
+    const LEAST: Duration = ZooKeeperServer::LEAST;
+
+    fn start() -> Self {
+        let certificates = Certificates::make();
+        SecuredZooKeeper { server: ZooKeeperServer::start_secured(&certificates), certificates }
+    }
+    fn address(&self) -> String {
+        self.server.secure_address()
+    }
+    fn stop(&mut self) {
+        self.server.stop();
+    }
+    fn kill(&mut self) {
+        self.server.kill();
+    }
+    fn restart(&mut self) {
+        self.server.restart();
+    }
+    fn sigstop(&self) {
+        self.server.sigstop();
+    }
+    fn sigcont(&self) {
+        self.server.sigcont();
+    }
+    fn options(&self, name: &str) -> StoreOptions {
+        let section = serde_json::json!({
+            "hosts": format!("{}/below/here", self.address()),
+            "use_ssl": true,
+            "cacert": self.certificates.shown("ca.crt"),
+            "cert": self.certificates.shown("client.pem"),
+            "auth_data": {"digest": "pgherd:secret"},
+            "set_acls": {"CN=client": ["ALL"]},
+        });
+        super::zookeeper::section(name, &section)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::harness::zookeeper::ZooKeeperServer;
 const HASH: &str = "9sJpSMP6/pcI24SsWUcY9eIF42k=";
 
 /// A client with a section as a configuration has it.
-fn section(name: &str, section: &Value) -> StoreOptions {
+pub fn section(name: &str, section: &Value) -> StoreOptions {
     let read = ZooKeeperOptions::from_section(section.as_object().expect("an object"));
     options_on(Servers::ZooKeeper(read.unwrap_or_else(|error| panic!("{section}: {error}"))), name)
 }

@@ -6,6 +6,9 @@
 //! throughout, so the keep-alive was the business of the term's leader; and the last read says that a quorum still followed that leader
 //! afterwards. Whoever leads etcd later starts every lease anew, with its full time. The lease counts from before the keep-alive was
 //! sent.
+//!
+//! All that holds where only etcd's leader ends leases. Before 3.4.31 and 3.5.13 one that was frozen may do so after it was deposed, which
+//! nothing here can make up for; `session` names such a version.
 
 use std::time::Duration;
 

@@ -98,7 +98,8 @@ impl Keeper {
                     {
                         warn!(
                             "etcd {version}: a leader of this version that was frozen may end leases when it is not the leader any \
-                             more, and a primary whose lease is ended stops; update etcd to 3.4.31, 3.5.13 or later"
+                             more, before their time: a standby could be promoted beside a primary that has not noticed yet; \
+                             update etcd to 3.4.31, 3.5.13 or later"
                         );
                     }
                     if self.learns && learned.is_none_or(|at| at.elapsed() > LEARN) {

@@ -48,7 +48,7 @@ const RECONNECT: Duration = Duration::from_millis(200);
 /// One node's client.
 #[derive(Debug)]
 pub struct ZooKeeper {
-    /// `zookeeper a:2181,b:2181`, for messages.
+    /// `zookeeper a:2181,b:2181/chroot`, for messages.
     display: String,
     layout: Layout,
     name: Option<String>,
@@ -67,7 +67,7 @@ impl ZooKeeper {
     /// Must be called on the runtime that is to keep the session (the lease thread's); the operations work from every
     /// runtime that has timers. Fails on hosts, names and files of TLS that can never work.
     pub fn connect(servers: &ZooKeeperOptions, options: &StoreOptions) -> Result<ZooKeeper, StoreError> {
-        let display = format!("zookeeper {}", servers.hosts.join(","));
+        let display = format!("zookeeper {}{}", servers.hosts.join(","), servers.chroot.as_deref().unwrap_or_default());
         let refused = |cause: String| StoreError {
             store: display.clone(),
             operation: "connect".into(),
@@ -94,6 +94,7 @@ impl ZooKeeper {
             hosts,
             way: Way { tls: tls.map(Arc::new), auth: servers.auth.clone(), sasl: servers.sasl.clone() },
             tls: servers.tls.clone(),
+            unread: None,
             acl: servers.acl.clone().into(),
             identity: file.as_ref().and_then(|(path, member)| session_file::read(path, member)),
             file,

@@ -79,6 +79,8 @@ pub struct Keeper {
     pub way: Way,
     /// The files that TLS is made of, where there is TLS.
     pub tls: Option<ZooKeeperTls>,
+    /// What was said last of files that cannot be read.
+    pub unread: Option<String>,
     /// Of what is created.
     pub acl: Arc<[Acl]>,
     /// The file for the session, and the member key that it is good for.
@@ -161,9 +163,17 @@ impl Keeper {
     async fn read_tls(&mut self) {
         let Some(files) = self.tls.clone() else { return };
         match timeout(READ_LIMIT, tokio::task::spawn_blocking(move || files.read())).await {
-            Ok(Ok(Ok(config))) => self.way.tls = Some(Arc::new(config)),
+            Ok(Ok(Ok(config))) => {
+                self.way.tls = Some(Arc::new(config));
+                self.unread = None;
+            }
             Ok(Ok(Err(error))) => {
-                warn!("the section `zookeeper`: {}; TLS goes on with what was read before", error_chain(&error))
+                let why = error_chain(&error);
+                // Once, not for each try.
+                if self.unread.as_ref() != Some(&why) {
+                    warn!("the section `zookeeper`: {why}; TLS goes on with what was read before");
+                    self.unread = Some(why);
+                }
             }
             Ok(Err(_)) | Err(_) => debug!("the files of TLS were not read in time"),
         }
