@@ -26,7 +26,7 @@ use self::keys::MemberKey;
 pub use self::section::{BuiltInAccess, BuiltInMember, BuiltInOptions, MemberError};
 use self::session::{Keeper, SessionCell};
 use crate::layout::Layout;
-use crate::{Acquired, Expect, Key, Outcome, Store, StoreError, StoreOptions, Written};
+use crate::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, StoreOptions, Written};
 
 /// Between two questions whether the store answers.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -321,6 +321,10 @@ impl Store for BuiltIn {
 
     fn set_ttl(&self, ttl: Duration) {
         self.client.session.ttl.send_if_modified(|now| std::mem::replace(now, ttl) != ttl);
+    }
+
+    fn reconfigure(&self, _: &Servers) {
+        // Whoever is known to its members by a secret or a certificate stays so until the agent is started again.
     }
 
     fn suspend(&self) {
