@@ -8,6 +8,7 @@ mod ctl;
 mod demo;
 mod docker;
 mod edges;
+mod effective;
 mod generate;
 mod guard;
 mod harness;
