@@ -13,7 +13,7 @@ pub const CAUGHT: &[(&str, &[u64])] = &[
     ("GuardKillsPostmasterOnly", &[14, 19]),
     ("ReleaseBeforeDown", &[11, 14]),
     ("StalePlan", &[204]),
-    ("DeleteForeignKey", &[17, 47]),
+    ("DeleteForeignKey", &[47, 110]),
     ("ConfiguredTtl", &[65, 134]),
     ("GuardDeathIgnored", &[29, 89]),
     ("HandOverToAnyone", &[118, 150]),
