@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ use crate::harness::writers::{ACKNOWLEDGED, TABLE, Writers};
 use crate::harness::{binary, eventually};
 
 const SCOPE: &str = "mixed";
+/// The shortest that Patroni takes.
+pub const TTL: Duration = Duration::from_secs(20);
 /// Clients that each look for the primary by themselves, as libpq does with several hosts.
 const CLIENTS: [i32; 3] = [1, 2, 3];
 
@@ -252,4 +255,44 @@ fn the_configuration_and_a_pause_are_everybodys() {
             if one == other { Ok(()) } else { Err(format!("{one}\n{other}")) }
         });
     }
+}
+
+/// Each kind asks the other whether it may go on without the store, and each agrees.
+#[test]
+fn without_the_store_either_kind_leads_on_as_long_as_the_other_agrees() {
+    let mixed = Mixed::start("etcd", &[Program::Pgherd, Program::Patroni], &json!({"failsafe_mode": true}));
+    let Mixed { cluster, site, .. } = &mixed;
+    let writers = mixed.writers();
+    for _ in 0..2 {
+        let leader = site.healthy(cluster, "leader");
+        for node in &site.nodes {
+            eventually("both are listed", LONG, || match cluster.rest(node, "GET", "/failsafe", "")? {
+                (200, list) if site.nodes.iter().all(|node| list.contains(node)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        }
+        cluster.store().kill();
+        for node in &site.nodes {
+            eventually(&format!("{node} is in the mode"), LONG, || match cluster.status(node)? {
+                status if status["failsafe_mode_is_active"] == true => Ok(()),
+                status => Err(status.to_string()),
+            });
+        }
+        // Longer than any lease or promise of before lasts.
+        let begun = Instant::now();
+        while begun.elapsed() < TTL + Duration::from_secs(5) {
+            writers.wait_for_more();
+        }
+        cluster.start_store();
+        assert_eq!(site.healthy(cluster, "leader"), leader);
+        // Until its promise is over a member takes over from nobody.
+        for node in &site.nodes {
+            eventually(&format!("{node} is in the mode no more"), LONG, || match cluster.status(node)? {
+                status if status.get("failsafe_mode_is_active").is_none() => Ok(()),
+                status => Err(status.to_string()),
+            });
+        }
+        switch_over(&mixed, Asked::Patronictl);
+    }
+    mixed.finish(writers);
 }

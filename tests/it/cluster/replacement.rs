@@ -7,16 +7,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::mixed::{Asked, Mixed, switch_over};
+use super::mixed::{Asked, Mixed, TTL, switch_over};
 use crate::ctl::patronictl;
 use crate::harness::cluster::{Cluster, LONG};
 use crate::harness::process::Process;
 use crate::harness::site::{Program, become_of};
 use crate::harness::writers::Writers;
 use crate::harness::{binary, eventually};
-
-/// What a lease lasts here; a server that nobody renews for is dead after it.
-const TTL: Duration = Duration::from_secs(20);
 
 /// How an agent is ended so that its server stays.
 #[derive(Clone, Copy, Debug)]
