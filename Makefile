@@ -1,6 +1,6 @@
 # Two commands on a fresh Debian 12 machine with Rust 1.95 or newer, as root or as a user with sudo: `make up` and `make test`.
 
-.PHONY: help up down test build lab lab-walk lab-down
+.PHONY: help up down test bench build lab lab-walk lab-down
 
 help: ## Show what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -18,6 +18,11 @@ build: ## Build the binary (target/release/pgherd)
 test: ## Install what the tests need, then run everything
 	@scripts/packages.sh build demo test
 	@scripts/test.sh
+
+bench: ## Ask the REST API on 64 connections for 30 s while the lease is renewed, and print the slowest renewal
+	@scripts/packages.sh build demo test
+	@cargo build --locked --quiet -p pgherd
+	@PGHERD_LOAD_SECONDS=30 cargo test --locked --quiet -p pgherd-it the_lease_is_renewed_in_time -- --nocapture
 
 lab: build ## Build the lab's images and bring it up in Docker: a primary, a replica, ZooKeeper and the entry
 	@scripts/packages.sh docker

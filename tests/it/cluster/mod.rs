@@ -13,6 +13,7 @@ mod garbage;
 mod guard;
 mod hooks;
 mod kills;
+mod load;
 mod mixed;
 mod outlying;
 mod own_bootstrap;
