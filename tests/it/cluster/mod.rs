@@ -1,6 +1,5 @@
 //! Whole clusters as users run them, and what happens to them. Each test has a cluster of its own.
 
-mod api_load;
 mod beside_patroni;
 mod bootstrap;
 mod cascading;
