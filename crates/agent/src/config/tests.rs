@@ -228,7 +228,10 @@ fn what_is_refused() {
     let consul = format!("{without_store}\nconsul: {{host: x}}\n");
     let cases = [
         ("- a\n".to_owned(), "node.yml: expected keys with values, found a list"),
-        (without_store.clone(), "no store is configured; add a section `store` for the built-in one, or `zookeeper` or `etcd3` with its `hosts`"),
+        (
+            without_store.clone(),
+            "no store is configured; add a section `store` for the built-in one, or `zookeeper` or `etcd3` with its `hosts`",
+        ),
         (
             consul,
             "node.yml:34:1: consul: pgherd does not speak to this store; name a ZooKeeper under `zookeeper.hosts`, or an \
