@@ -267,6 +267,10 @@ impl Store {
         unnamed(self) == unnamed(other)
     }
 
+    pub fn is_built_in(&self) -> bool {
+        matches!(self, Store::BuiltIn(_))
+    }
+
     /// The section of the file.
     pub fn section(&self) -> &'static str {
         match self {

@@ -78,7 +78,7 @@ impl Current {
                 config.bootstrap.dcs.clone()
             }
         };
-        let company = Company { all_pgherd: true, built_in_store: false };
+        let company = Company { all_pgherd: true, built_in_store: config.store.is_built_in() };
         let mut current = Current {
             identity: identity(&config),
             dynamic: Dynamic::read(&stored, &config, company),
@@ -105,8 +105,8 @@ impl Current {
     pub fn update(&mut self, view: &View) -> bool {
         let stored = view.config.as_ref().map_or_else(|| self.stored.clone(), |config| config.value.clone());
         let others = view.members.iter().filter(|member| member.name != self.identity.name);
-        let company =
-            Company { all_pgherd: others.clone().all(|member| member.pgherd.is_some()), built_in_store: false };
+        let all_pgherd = others.clone().all(|member| member.pgherd.is_some());
+        let company = Company { all_pgherd, built_in_store: self.config.store.is_built_in() };
         if stored == self.stored && company == self.company {
             return self.update_feedback(view);
         }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::launch::User;
 use super::ports::Ports;
 use super::programs::Programs;
-use super::store::StoreKind;
+use super::store::{self, StoreKind, has_third_member};
 
 /// The cluster's name.
 pub const SCOPE: &str = "demo";
@@ -73,6 +73,8 @@ impl Layout {
 pub struct Passwords {
     pub superuser: String,
     pub replication: String,
+    /// Of the members of a built-in store.
+    pub store: String,
 }
 
 impl std::fmt::Debug for Passwords {
@@ -83,7 +85,7 @@ impl std::fmt::Debug for Passwords {
 
 impl Passwords {
     pub fn random() -> io::Result<Passwords> {
-        Ok(Passwords { superuser: random_hex()?, replication: random_hex()? })
+        Ok(Passwords { superuser: random_hex()?, replication: random_hex()?, store: random_hex()? })
     }
 }
 
@@ -108,14 +110,21 @@ pub fn write_all(
     user: Option<User>,
 ) -> io::Result<()> {
     make_directory(&layout.store_data(), user)?;
-    if programs.store.kind() == StoreKind::ZooKeeper {
-        write(&layout.store_config(), &store_config(layout, ports), user)?;
+    match programs.store.kind() {
+        StoreKind::ZooKeeper => write(&layout.store_config(), &store_config(layout, ports), user)?,
+        StoreKind::BuiltIn if has_third_member(nodes) => {
+            let section = store::section(StoreKind::BuiltIn, ports, nodes, None, &passwords.store);
+            let directory = quoted(&layout.store_data());
+            let text = format!("scope: {SCOPE}\nname: third\n\n{section}  data_dir: {directory}\n");
+            write(&layout.store_config(), &text, user)?;
+        }
+        StoreKind::Etcd | StoreKind::BuiltIn => {}
     }
     write(&layout.entry_config(), &entry_config(nodes, ports), user)?;
     write(&layout.pgpass(), &format!("*:*:*:postgres:{}\n", passwords.superuser), None)?;
     for number in 1..=nodes {
         make_directory(&layout.node(&node_name(number)), user)?;
-        let text = node_config(layout, number, ports, programs, passwords);
+        let text = node_config(layout, nodes, number, ports, programs, passwords);
         write(&layout.node_config(&node_name(number)), &text, user)?;
     }
     Ok(())
@@ -186,7 +195,14 @@ listen postgres
     text
 }
 
-fn node_config(layout: &Layout, number: usize, ports: Ports, programs: &Programs, passwords: &Passwords) -> String {
+fn node_config(
+    layout: &Layout,
+    nodes: usize,
+    number: usize,
+    ports: Ports,
+    programs: &Programs,
+    passwords: &Passwords,
+) -> String {
     let name = node_name(number);
     format!(
         "scope: {SCOPE}
@@ -196,10 +212,7 @@ restapi:
   listen: 127.0.0.1:{rest}
   connect_address: 127.0.0.1:{rest}
 
-{section}:
-  hosts:
-    - 127.0.0.1:{store}
-
+{store}
 postgresql:
   listen: 127.0.0.1:{postgres}
   connect_address: 127.0.0.1:{postgres}
@@ -220,8 +233,7 @@ watchdog:
   mode: off
 ",
         rest = ports.rest(number),
-        section = programs.store.kind().section(),
-        store = ports.store(),
+        store = store::section(programs.store.kind(), ports, nodes, Some(number), &passwords.store),
         postgres = ports.postgres(number),
         data = quoted(&layout.node_data(&name)),
         bin = quoted(&programs.postgres),
@@ -246,9 +258,9 @@ mod tests {
         let layout = Layout { directory: PathBuf::from("/a b/\"c\": #d") };
         let programs =
             Programs { postgres: "/usr/lib/postgresql/15/bin".into(), store: StoreProgram::Etcd("e".into()) };
-        let passwords = Passwords { superuser: "123e4".into(), replication: "0777".into() };
+        let passwords = Passwords { superuser: "123e4".into(), replication: "0777".into(), store: "1e5".into() };
         let (ports, _claimed) = super::super::ports::free(2).expect("free ports");
-        let text = node_config(&layout, 2, ports, &programs, &passwords);
+        let text = node_config(&layout, 2, 2, ports, &programs, &passwords);
         let value: serde_json::Value = serde_saphyr::from_str(&text).expect("valid YAML");
         assert_eq!(value["postgresql"]["data_dir"], "/a b/\"c\": #d/node2/data");
         assert_eq!(value["postgresql"]["authentication"]["superuser"]["password"], "123e4");

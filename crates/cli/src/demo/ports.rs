@@ -44,8 +44,13 @@ impl Ports {
         self.base + 20 + node as u16
     }
 
+    /// The member of the built-in store of node 1, 2, ...
+    pub fn member(self, node: usize) -> u16 {
+        self.base + 30 + node as u16
+    }
+
     fn all(self, nodes: usize) -> Vec<u16> {
-        let of_nodes = (1..=nodes).flat_map(|node| [self.postgres(node), self.rest(node)]);
+        let of_nodes = (1..=nodes).flat_map(|node| [self.postgres(node), self.rest(node), self.member(node)]);
         [self.entry(), self.stats(), self.store()].into_iter().chain(of_nodes).collect()
     }
 }

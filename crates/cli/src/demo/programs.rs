@@ -17,8 +17,13 @@ pub struct Programs {
 /// What runs the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreProgram {
-    ZooKeeper { java: PathBuf, jar: PathBuf },
+    ZooKeeper {
+        java: PathBuf,
+        jar: PathBuf,
+    },
     Etcd(PathBuf),
+    /// pgherd's own.
+    BuiltIn,
 }
 
 impl StoreProgram {
@@ -26,6 +31,7 @@ impl StoreProgram {
         match self {
             StoreProgram::ZooKeeper { .. } => StoreKind::ZooKeeper,
             StoreProgram::Etcd(_) => StoreKind::Etcd,
+            StoreProgram::BuiltIn => StoreKind::BuiltIn,
         }
     }
 }
@@ -60,6 +66,7 @@ pub fn find(store: StoreKind) -> Result<Programs, ProgramsError> {
             let missing = [(etcd.is_none(), "etcd-server"), (false, "")];
             (etcd.map(StoreProgram::Etcd), missing)
         }
+        StoreKind::BuiltIn => (Some(StoreProgram::BuiltIn), [(false, ""), (false, "")]),
     };
     let missing = [(postgres.is_none(), "postgresql")].into_iter().chain(missing);
     let missing: Vec<&str> = missing.filter(|(missing, _)| *missing).map(|(_, name)| name).collect();

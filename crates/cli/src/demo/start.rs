@@ -104,8 +104,12 @@ async fn start_store(
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let (layout, kind, port) = (state.layout(), state.store_kind, state.store_port);
+    if kind == StoreKind::BuiltIn && !store::has_third_member(state.nodes.len()) {
+        progress.done("store       members in the agents");
+        return Ok(());
+    }
     progress.doing(&format!("starting the store ({kind})"));
-    let (program, arguments) = store::command(&programs.store, &layout, port);
+    let (program, arguments) = store::command(&programs.store, &layout, port)?;
     let launch = Launch {
         name: "store".into(),
         program: program.into(),

@@ -191,13 +191,16 @@ fn request_switchover(primary: &Node, rest: &Rest) -> Caused {
     Caused { request: Some(tokio::spawn(request)), store_gone: None }
 }
 
+/// Of a demo whose store is in its agents.
+const NO_STORE: &str = "the members of this demo's store are in its agents, and end with them; choose another fault";
+
 fn store_of(state: &State) -> anyhow::Result<Identity> {
-    Ok(state.store.as_ref().context("the demo has no store")?.identity)
+    Ok(state.store.as_ref().context(NO_STORE)?.identity)
 }
 
 /// Kills the store and starts it again; how long nobody could connect to it.
 async fn restart_store(state: &mut State) -> anyhow::Result<Duration> {
-    let store = state.store.clone().context("the demo has no store")?;
+    let store = state.store.clone().context(NO_STORE)?;
     let killed = Instant::now();
     store.identity.signal(Signal::KILL)?;
     sleep(STORE_DOWN).await;

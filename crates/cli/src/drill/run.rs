@@ -20,6 +20,7 @@ use crate::demo::cluster::{Member, Rest, postgres_at};
 use crate::demo::files::SCOPE;
 use crate::demo::progress::Progress;
 use crate::demo::state::{Node, State};
+use crate::demo::store;
 use crate::interrupts::Interrupts;
 
 /// Long enough for connections and caches to settle.
@@ -108,7 +109,7 @@ async fn set_scene(plan: Plan, state: &State, rest: &Rest) -> anyhow::Result<Sce
     let entry = postgres_at(state, state.entry_port, ANSWER_LIMIT)?;
     let direct = postgres_at(state, primary.postgres_port, Duration::from_secs(5))?;
     execute(&entry, CREATE_TABLE).await.context("creating the drill's table through the entrypoint failed")?;
-    let key = KeyWatch::start(state.store_kind.servers(state.store_port), SCOPE).await;
+    let key = KeyWatch::start(store::servers(state)?, SCOPE).await;
     let writers = Writers::start(entry.clone(), direct, plan.writers)?;
     Ok(Scene { primary, epoch, lease, entry, writers, key })
 }
