@@ -51,6 +51,17 @@ pub const TARGETS: &[Target] = &[
             r#"{"error":"etcdserver: requested lease not found","code":5}"#,
         ],
     ),
+    Target::new(
+        "built_in_store",
+        built_in,
+        &[
+            "\x02\0\0\0\x43\x3c\x51\x17{}",
+            r#"{"renew":{"lease":7,"holds":["/service/a/leader",5]}}"#,
+            r#"{"write":{"write":{"expect":[{"absent":{"key":"a"}}],"then":[{"put":{"key":"a","value":"Yg==","lease":7}}]}}}"#,
+            r#"{"contents":{"revision":9,"keys":[["a",{"value":"Yg==","created":3,"modified":9,"lease":7}]]}}"#,
+            r#"{"revision":9,"keys":{"a":{"value":"Yg==","created":3,"modified":9}},"leases":{"7":3000}}"#,
+        ],
+    ),
 ];
 
 fn layout(bytes: &[u8]) {
@@ -82,4 +93,12 @@ fn etcd(bytes: &[u8]) {
     black_box(serde_json::from_slice::<etcd::MembersAnswer>(bytes).ok());
     black_box(serde_json::from_slice::<etcd::WatchLine>(bytes).ok());
     black_box(serde_json::from_slice::<etcd::Refusal>(bytes).ok());
+}
+
+fn built_in(bytes: &[u8]) {
+    black_box(pgherd_store::log::only_record(bytes).ok());
+    black_box(serde_json::from_slice::<pgherd_store::wire::Question>(bytes).ok());
+    black_box(serde_json::from_slice::<pgherd_store::wire::Reply>(bytes).ok());
+    black_box(serde_json::from_slice::<pgherd_store::wire::Hello>(bytes).ok());
+    black_box(serde_json::from_slice::<pgherd_store::kv::Contents>(bytes).ok());
 }

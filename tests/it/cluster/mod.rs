@@ -2,6 +2,7 @@
 
 mod beside_patroni;
 mod bootstrap;
+mod built_in;
 mod cascading;
 mod commands;
 mod drill;

@@ -68,6 +68,12 @@ impl BuiltInOptions {
                 check_address(&listen).map_err(|cause| SectionError::new("listen", cause))?;
                 let address = text(section, "connect_address").unwrap_or_else(|| listen.clone());
                 check_address(&address).map_err(|cause| SectionError::new("connect_address", cause))?;
+                if !members.contains(&address) {
+                    let cause = format!(
+                        "{address} is how the others reach this member, and `members` does not name it; add it there, or say `connect_address`"
+                    );
+                    return Err(SectionError::new("connect_address", cause));
+                }
                 Some(BuiltInMember { listen, address, directory: text(section, "data_dir").map(PathBuf::from) })
             }
         };
@@ -200,6 +206,7 @@ mod tests {
             (json!({"members": "a:1", "secret": SECRET, "certfile": "f"}), "secret: stands beside"),
             (json!({"members": "a:1", "certfile": "f"}), "cafile: is missing"),
             (json!({"members": "a:1", "secret": SECRET, "listen": "8010"}), "listen: "),
+            (json!({"members": "a:1", "secret": SECRET, "listen": "0.0.0.0:1"}), "connect_address: 0.0.0.0:1 is how"),
         ] {
             let error = read(section.clone()).expect_err("it is refused");
             assert!(error.starts_with(expected), "{section}: {error}");
