@@ -1,4 +1,4 @@
-//! Every reader of bytes that come from outside, by name: nothing that arrives may panic a process.
+//! The readers of bytes that come from outside, of agent, entrypoint and stores, by name: nothing that arrives may panic a process.
 //!
 //! The crates name their own (`fuzz.rs` in each). Tested below with broken examples, in every run of the tests; `scripts/fuzz.sh NAME` lets LLVM's
 //! fuzzer look for inputs that reach new code, for as long as one likes.

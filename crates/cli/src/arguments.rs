@@ -133,9 +133,9 @@ pub fn parse(mut arguments: Vec<OsString>, program: Program) -> Result<Arguments
 }
 
 fn is_about_configuration(arguments: &[OsString]) -> bool {
-    let options = ["--validate-config", "--generate-sample-config", "--generate-config"];
-    let words = arguments.iter().skip(1).take_while(|word| *word != "agent");
-    words.clone().any(|word| options.iter().any(|option| word == option)) && words.count() + 1 == arguments.len()
+    // Not `pgherd list --validate-config`, which is a mistake of another kind.
+    let first_of_all = ["--validate-config", "--generate-sample-config", "--generate-config", "-i", "-p"];
+    arguments.get(1).is_some_and(|word| first_of_all.iter().any(|option| word == option))
 }
 
 fn command_of(program: Program) -> clap::Command {

@@ -6,10 +6,9 @@
 
 mod running;
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write as _};
-use std::net::ToSocketAddrs;
-use std::os::unix::fs::OpenOptionsExt;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -22,7 +21,7 @@ use crate::ctl::yaml;
 const FIX: &str = "#FIXME";
 
 /// The sections of a file in the order of Patroni's, before and after `bootstrap`.
-const BEFORE: [&str; 14] = [
+const BEFORE: [&str; 15] = [
     "scope",
     "namespace",
     "name",
@@ -36,6 +35,7 @@ const BEFORE: [&str; 14] = [
     "exhibitor",
     "kubernetes",
     "raft",
+    "store",
     "zookeeper",
 ];
 const AFTER: [&str; 4] = ["postgresql", "watchdog", "guard", "tags"];
@@ -137,6 +137,7 @@ fn own_address() -> (String, String) {
     let found = (name.as_str(), 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect::<Vec<_>>());
     let address = found.ok().and_then(|found| found.iter().find(|ip| ip.is_ipv4()).or(found.first()).copied());
     match address {
+        Some(IpAddr::V6(address)) => (name, format!("[{address}]")),
         Some(address) => (name, address.to_string()),
         None => (FIX.to_owned(), FIX.to_owned()),
     }
@@ -160,13 +161,13 @@ fn write(config: &Map<String, Value>, file: Option<&Path>) -> anyhow::Result<()>
         return Ok(());
     };
     let failed = || format!("cannot write {}", path.display());
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        fs::create_dir_all(directory).with_context(failed)?;
-    }
-    // There are passwords in it.
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).with_context(failed)?;
-    file.write_all(text.as_bytes()).with_context(failed)
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).with_context(failed)?;
+    // There are passwords in it: a file of our own, for its owner alone, in place of what is there.
+    let mut file = tempfile::NamedTempFile::new_in(directory).with_context(failed)?;
+    file.write_all(text.as_bytes()).with_context(failed)?;
+    file.persist(path).with_context(failed)?;
+    Ok(())
 }
 
 /// The file with what a reader must know where he is to know it.

@@ -18,8 +18,8 @@ pub enum Mask {
     Order,
     /// Only pgherd says it.
     Ours,
-    /// Only Patroni says it, or both do.
-    Theirs,
+    /// One of them may say it while the other does not.
+    Either,
 }
 
 /// Headers that are compared. Dates, lengths and how a connection is kept are matters of the HTTP library.
@@ -67,7 +67,7 @@ fn mask(place: &str) -> Option<Mask> {
 
 fn compare(place: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>) {
     let same = match mask(place) {
-        Some(Mask::Value) => kind(theirs) == kind(ours),
+        Some(Mask::Value | Mask::Either) => kind(theirs) == kind(ours),
         Some(Mask::Nullable) => kind(theirs) == kind(ours) || theirs.is_null() || ours.is_null(),
         Some(Mask::Moment) => moment(theirs).is_some() && moment(theirs) == moment(ours),
         _ => false,
@@ -78,8 +78,10 @@ fn compare(place: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>) {
     match (theirs, ours) {
         (Value::Object(one), Value::Object(other)) => {
             let inside = |key: &str| if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") };
-            let may_lack = |key: &&String| !one.contains_key(*key) && mask(&inside(key)) == Some(Mask::Ours);
-            let may_be_lacked = |key: &&String| !other.contains_key(*key) && mask(&inside(key)) == Some(Mask::Theirs);
+            let may_lack = |key: &&String| {
+                !one.contains_key(*key) && matches!(mask(&inside(key)), Some(Mask::Ours | Mask::Either))
+            };
+            let may_be_lacked = |key: &&String| !other.contains_key(*key) && mask(&inside(key)) == Some(Mask::Either);
             let mut expected: Vec<_> = one.keys().filter(|key| !may_be_lacked(key)).collect();
             let mut keys: Vec<_> = other.keys().filter(|key| !may_lack(key)).collect();
             if mask(place) == Some(Mask::Order) {

@@ -1,6 +1,6 @@
 //! What may differ between the answers of the two, each with the reason. Whatever is not here must be the same.
 
-use super::compare::Mask::{self, Moment, Nullable, Order, Ours, Theirs, Value};
+use super::compare::Mask::{self, Either, Moment, Nullable, Order, Ours, Value};
 
 /// Places in JSON: keys with dots between them, `[]` for every element. Names of metrics and of headers are places, too.
 pub const MASKS: &[(&str, Mask, &str)] = &[
@@ -40,7 +40,8 @@ pub const MASKS: &[(&str, Mask, &str)] = &[
     ("pgherd", Ours, "the version of pgherd"),
     ("settled", Ours, "an extension: a standby whose position is final"),
     ("left_out", Ours, "an extension: what is configured and not in force"),
-    ("logger_queue_size", Theirs, "pgherd writes its log itself: there is no queue"),
+    ("logger_queue_size", Either, "how many lines wait at that moment"),
+    ("logger_records_lost", Either, "the same: none, as a rule"),
     ("patroni_failsafe_mode_enabled", Ours, "a metric of later Patronis"),
     ("patroni_failsafe_member", Ours, "a metric of later Patronis"),
     ("patroni_failover_priority", Ours, "a metric of later Patronis"),

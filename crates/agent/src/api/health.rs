@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::query::{Query, parse_bytes};
 use super::snapshot::{Snapshot, SynchronousMode, WalPosition};
+use crate::python_text::representation;
 
 /// What the checks depend on, at the moment of the request.
 #[derive(Clone, Copy, Debug)]
@@ -182,22 +183,7 @@ fn tag_is(tags: &Map<String, Value>, name: &str, wanted: &str) -> bool {
     match tags.get(name) {
         None | Some(Value::Null) => false,
         Some(Value::String(text)) => text == wanted,
-        Some(other) => as_python_shows(other).to_lowercase() == wanted,
-    }
-}
-
-/// `[1, 'a', None]`
-fn as_python_shows(value: &Value) -> String {
-    let list = |shown: Vec<String>| shown.join(", ");
-    match value {
-        Value::Null => "None".into(),
-        Value::String(text) => format!("'{text}'"),
-        Value::Array(items) => format!("[{}]", list(items.iter().map(as_python_shows).collect())),
-        Value::Object(map) => {
-            let pair = |(key, value): (&String, &Value)| format!("'{key}': {}", as_python_shows(value));
-            format!("{{{}}}", list(map.iter().map(pair).collect()))
-        }
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Some(other) => representation(other).to_lowercase() == wanted,
     }
 }
 

@@ -252,7 +252,10 @@ async fn accept_all(listener: TcpListener, service: Service, places: Arc<Semapho
             }
             Err(error) => {
                 tracing::warn!(%error, "the REST API could not take a connection");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                tokio::select! {
+                    () = tokio::time::sleep(ACCEPT_AGAIN) => {}
+                    () = told_to_stop(&mut stopped) => break,
+                }
             }
         }
     }

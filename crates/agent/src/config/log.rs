@@ -30,6 +30,9 @@ pub struct Log {
     pub repeats: bool,
 }
 
+/// Rotated files that are kept at most.
+const MOST_FILES: u32 = 1000;
+
 impl Log {
     /// What cannot be used is a warning: a log in another form is better than no agent.
     pub(super) fn read(tree: &Tree<'_>, problems: &mut Problems) -> Log {
@@ -42,7 +45,8 @@ impl Log {
                 dir: tree.file("log.dir"),
                 mode: tree.integer("log.mode").and_then(|mode| u32::try_from(mode).ok()).map(|mode| mode & 0o777),
                 file_size: count("log.file_size"),
-                file_num: u32::try_from(count("log.file_num")).unwrap_or(u32::MAX),
+                // Each of them is renamed at each rotation.
+                file_num: u32::try_from(count("log.file_num")).unwrap_or(u32::MAX).min(MOST_FILES),
             },
             max_queue_size: usize::try_from(count("log.max_queue_size")).unwrap_or(usize::MAX),
             repeats: tree.written("log.deduplicate_heartbeat_logs").and_then(Value::as_bool) == Some(false),

@@ -17,7 +17,6 @@ mod place;
 mod postgresql;
 mod probe;
 mod scalar;
-
 mod sections;
 mod server;
 mod slots;

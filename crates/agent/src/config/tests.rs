@@ -341,3 +341,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_built_in_store_is_a_store_also_for_the_validator() {
+    let text = LAB.replace("zookeeper:\n  hosts:\n", "store:\n  secret: 0123456789abcdef\n  members:\n");
+    assert!(text.contains("store:"), "{text}");
+    let mut document = yaml::read("f", text.as_bytes()).expect("YAML").value.as_object().expect("a map").clone();
+    let found: Vec<String> = schema::verify(&mut document, true).iter().map(ToString::to_string).collect();
+    assert!(found.iter().all(|line| !line.contains("zookeeper") && !line.contains("store")), "{found:?}");
+    document.remove("store");
+    let found: Vec<String> = schema::verify(&mut document, true).iter().map(ToString::to_string).collect();
+    assert!(found.iter().any(|line| line.starts_with("zookeeper")), "{found:?}");
+}

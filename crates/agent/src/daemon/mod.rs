@@ -178,7 +178,7 @@ async fn serve(mut current: Current, path: Option<&Path>, environment: Environme
     };
     let result = Box::pin(Daemon::new(parts).run()).await.map_err(anyhow::Error::msg);
     if let Some(member) = member {
-        member.stop();
+        member.stop().await;
     }
     result
 }

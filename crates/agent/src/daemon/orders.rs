@@ -17,7 +17,7 @@ use crate::postgres::{Recovery, access};
 const ACCESS_CHECK: Duration = Duration::from_secs(1);
 
 /// How long a name to listen on may take to be resolved; the round must go on.
-const REBIND: Duration = Duration::from_secs(1);
+const RESOLVE: Duration = Duration::from_secs(1);
 
 /// The view of `pg_ident.conf` came with 15.
 const SAYS_ERRORS_OF_MAPPINGS: u32 = 150_000;
@@ -117,19 +117,23 @@ impl Daemon {
     /// To where `restapi.listen` says. Where it cannot listen there, it stays where it is, and so does what members are told of it.
     async fn move_api(&mut self, config: &mut Config) {
         let now = &self.current.config.restapi;
-        if now.listen == config.restapi.listen {
+        if now.listen == config.restapi.listen && !self.api.addresses().is_empty() {
             return;
         }
-        let moved = async {
-            let addresses = api::resolve_listen(&config.restapi.listen.to_string()).await?;
-            self.api.listen_on(&addresses).await
-        };
-        let error = match tokio::time::timeout(REBIND, moved).await {
-            Ok(Ok(())) => return tracing::info!("the REST API listens on {} now", config.restapi.listen),
+        let listen = config.restapi.listen.to_string();
+        let error = match tokio::time::timeout(RESOLVE, api::resolve_listen(&listen)).await {
+            // Not to be cut off in the middle.
+            Ok(Ok(addresses)) => match self.api.listen_on(&addresses).await {
+                Ok(()) => return tracing::info!("the REST API listens on {listen} now"),
+                Err(error) => anyhow::Error::from(error),
+            },
             Ok(Err(error)) => anyhow::Error::from(error),
-            Err(_) => anyhow::anyhow!("{} was not resolved in time", config.restapi.listen),
+            Err(_) => anyhow::anyhow!("{listen} was not resolved in time"),
         };
-        tracing::error!("the REST API listens on {} as before: {error:#}", now.listen);
+        match self.api.addresses().is_empty() {
+            true => tracing::error!("the REST API listens nowhere, until the file is read again: {error:#}"),
+            false => tracing::error!("the REST API listens on {} as before: {error:#}", now.listen),
+        }
         config.restapi.listen = now.listen.clone();
         config.restapi.connect_address = now.connect_address.clone();
     }

@@ -15,6 +15,9 @@ use sd_notify::NotifyState;
 /// How many notices wait for a systemd that is busy.
 const QUEUE: usize = 16;
 
+/// Characters of a line for `systemctl status`.
+const LONGEST_STATUS: usize = 300;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Notice {
     Ready,
@@ -67,7 +70,7 @@ impl Systemd {
     }
 
     pub fn doing(&self, text: &str) {
-        self.tell(Notice::Doing(text.to_owned()));
+        self.tell(Notice::Doing(one_line(text)));
     }
 
     /// A round is done.
@@ -94,6 +97,11 @@ impl Systemd {
     }
 }
 
+/// Names of members and reasons come from outside, and a line feed would begin another assignment.
+fn one_line(text: &str) -> String {
+    text.chars().take(LONGEST_STATUS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Until the daemon is gone.
 fn pass_on(queue: &Receiver<Notice>) {
     while let Ok(notice) = queue.recv() {
@@ -110,5 +118,16 @@ fn pass_on(queue: &Receiver<Notice>) {
         if let Err(error) = told {
             tracing::debug!("systemd could not be told {notice:?}: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_one_line_of_a_bounded_length() {
+        assert_eq!(one_line("following a\nMAINPID=1\u{0}"), "following a MAINPID=1 ");
+        assert_eq!(one_line(&"ü".repeat(1000)).chars().count(), LONGEST_STATUS);
     }
 }

@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 
-use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use tracing::Level;
 
@@ -130,7 +129,7 @@ fn target(renamed: &[(String, String)], name: &str) -> String {
 
 /// `2026-11-27 05:04:03.210  INFO message field="value"`.
 fn own(record: &Record, coloured: bool) -> String {
-    let time = record.time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S.%3f").to_string();
+    let time = record.local_time().strftime("%Y-%m-%d %H:%M:%S.%3f").to_string();
     let (name, colour) = match record.level {
         Level::ERROR => ("ERROR", 31),
         Level::WARN => ("WARN", 33),
@@ -214,7 +213,7 @@ pub(crate) mod tests {
     impl<S: tracing::Subscriber> Layer<S> for Beside {
         fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
             let record = Record::of(event, jiff::Timestamp::now());
-            let time = record.time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S.%3f").to_string();
+            let time = record.local_time().strftime("%Y-%m-%d %H:%M:%S.%3f").to_string();
             let line = Layout::Own { coloured: self.1 }.line(&record).replace(&time, "TIME");
             let mut lines = self.0.lock().expect("no test panics with it");
             lines.push_str(&line);

@@ -13,7 +13,7 @@ mod record;
 mod sink;
 
 use std::io::IsTerminal;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -56,6 +56,7 @@ static FIRST: OnceLock<Levels> = OnceLock::new();
 /// (`info,pgherd_agent=debug`) is accepted.
 pub fn start(default: &str) {
     BEGUN.get_or_init(Timestamp::now);
+    LazyLock::force(&record::ZONE);
     let asked = VARIABLES.iter().rev().find_map(|name| std::env::var(name).ok().filter(|level| !level.is_empty()));
     let asked = asked.and_then(|text| Levels::parse(&text)).or_else(|| Levels::parse(default));
     let levels = FIRST.get_or_init(|| asked.unwrap_or_else(first)).clone();

@@ -4,7 +4,6 @@
 //! JSON, which takes only the names of the fields (`layout`). Compared with Python's own logging in `tests/it/logging.rs`.
 
 use jiff::fmt::strtime::{BrokenDownTime, Config, PosixCustom};
-use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::levels;
@@ -345,7 +344,7 @@ fn asctime(record: &Record, date_format: Option<&str>) -> String {
 
 /// What the C library writes in the C locale, which is Python's for times.
 fn strftime(record: &Record, format: &str) -> String {
-    let time = record.time.to_zoned(TimeZone::system());
+    let time = record.local_time();
     let config = Config::new().custom(PosixCustom::new()).lenient(true);
     let mut text = String::new();
     match BrokenDownTime::from(&time).format_with_config(&config, as_glibc_reads(format), &mut text) {

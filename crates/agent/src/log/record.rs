@@ -3,11 +3,16 @@
 //! Not here: how it is written (`layout`), and whether it is (`levels`).
 
 use std::fmt::{self, Write as _};
+use std::sync::LazyLock;
 
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata};
+
+/// The machine's time zone, as it was when the log began: whoever logs must wait for no disk, and looking it up reads files now and then.
+pub static ZONE: LazyLock<TimeZone> = LazyLock::new(TimeZone::system);
 
 /// What has happened, when and where.
 #[derive(Clone, Debug)]
@@ -54,6 +59,11 @@ impl Record {
                 name => name.unwrap_or("pgherd").to_owned(),
             },
         }
+    }
+
+    /// In the time zone of the machine.
+    pub fn local_time(&self) -> Zoned {
+        self.time.to_zoned(ZONE.clone())
     }
 
     pub fn extra(&self, name: &str) -> Option<&Extra> {

@@ -135,13 +135,13 @@ impl SqlTls {
         }
         let (first, second) = if local { (Attempt::Plain, None) } else { self.attempts() };
         let error = match self.attempt(&mut config, first).await {
-            Err(ConnectError::Server(error)) if second.is_some() && another_way_may_work(&error) => error,
+            Err(error) if another_way_may_work(first, &error) => error,
             answer => return answer,
         };
         match second {
             // What the first attempt was told says more than what a second one has to say against it.
-            Some(second) => self.attempt(&mut config, second).await.map_err(|_| error.into()),
-            None => Err(error.into()),
+            Some(second) => self.attempt(&mut config, second).await.map_err(|_| error),
+            None => Err(error),
         }
     }
 
@@ -233,8 +233,12 @@ impl SqlTls {
 }
 
 /// Whether the server (or the handshake) turned this kind of connection away: then libpq tries the other kind. A wrong password is wrong
-/// both ways, and a server that is not there is not there.
-fn another_way_may_work(error: &tokio_postgres::Error) -> bool {
+/// both ways, and a server that is not there is not there. Files that cannot be used are no matter where TLS was only offered.
+fn another_way_may_work(attempt: Attempt, error: &ConnectError) -> bool {
+    let error = match error {
+        ConnectError::Server(error) => error,
+        ConnectError::Files(_) | ConnectError::Options(_) => return attempt == Attempt::IfOffered,
+    };
     match error.code() {
         Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
         None => is_about_tls(error),

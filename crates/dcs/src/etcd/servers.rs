@@ -123,7 +123,9 @@ impl EtcdOptions {
 
 /// `http://host:port` of a host as it is configured. A URL is taken as it is.
 fn server(protocol: &str, host: &str, port: Option<u16>, key: &'static str) -> Result<String, SectionError> {
-    let refused = || SectionError::new(key, format!("`{host}` is not HOST:PORT"));
+    // Before the host there may be a password, which is no message's.
+    let shown = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let refused = || SectionError::new(key, format!("`{shown}` is not HOST:PORT"));
     let url = match host.contains("://") {
         true => host.to_owned(),
         false => {

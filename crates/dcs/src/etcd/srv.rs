@@ -13,15 +13,19 @@ use domain::resolv::StubResolver;
 use domain::resolv::stub::conf::{ResolvConf, ServerConf, Transport};
 use futures::future::join_all;
 use pgherd_tls::ClientOptions;
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder};
 use serde::Deserialize;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// A name server that has not answered by then is left alone until the next time.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// Records of one name that are taken at most: a cluster of etcd has up to seven servers.
+/// Records of one name that are taken at most: a cluster of etcd has seven servers, perhaps, and each may have two addresses.
 const MOST_RECORDS: usize = 16;
+
+/// A cluster's servers take some hundred bytes each.
+const LONGEST_ANSWER: usize = 64 << 10;
 
 /// The groups of records; the first that names a server counts. Those of servers are about the port where servers meet each other,
 /// which knows the addresses for clients.
@@ -115,10 +119,13 @@ async fn client_urls(peers: &[String], protocol: &str) -> Vec<String> {
     let Ok(tls) = pgherd_tls::client(&ClientOptions::UNCHECKED) else { return Vec::new() };
     let builder = Client::builder().no_proxy().timeout(LIMIT).tls_backend_preconfigured(tls);
     let Ok(client) = builder.build() else { return Vec::new() };
+    let mut asked = JoinSet::new();
     for peer in peers {
-        let Ok(answer) = client.get(format!("{peer}/members")).send().await else { continue };
-        let Ok(members) = answer.json::<Vec<Peer>>().await else { continue };
-        let urls = members.into_iter().flat_map(|member| member.client_urls);
+        let question = client.get(format!("{peer}/members"));
+        asked.spawn(async move { members(question).await });
+    }
+    while let Some(answer) = asked.join_next().await {
+        let urls = answer.ok().flatten().into_iter().flatten().flat_map(|member| member.client_urls);
         let alike = urls.filter(|url| url.split_once("://").is_some_and(|(scheme, _)| scheme == protocol));
         let urls: Vec<String> = alike.map(|url| url.trim_end_matches('/').to_owned()).take(MOST_RECORDS).collect();
         if !urls.is_empty() {
@@ -126,6 +133,19 @@ async fn client_urls(peers: &[String], protocol: &str) -> Vec<String> {
         }
     }
     Vec::new()
+}
+
+/// The answer, if it is one and no longer than one may be.
+async fn members(question: RequestBuilder) -> Option<Vec<Peer>> {
+    let mut answer = question.send().await.ok()?;
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.ok()? {
+        body.extend_from_slice(&chunk);
+        if body.len() > LONGEST_ANSWER {
+            return None;
+        }
+    }
+    serde_json::from_slice(&body).ok()
 }
 
 #[cfg(test)]

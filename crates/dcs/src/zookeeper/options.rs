@@ -171,7 +171,12 @@ pub(super) fn with_port(host: &str) -> Result<String, String> {
 
 /// One entry of `set_acls`. The principal is `scheme:id`; without a scheme it is the subject of a client certificate.
 fn entry(principal: &str, permissions: &Value) -> Result<Acl, SectionError> {
-    let refused = |cause: String| SectionError::new("set_acls", format!("`{principal}`: {cause}"));
+    // What stands after a user may be a password, by mistake.
+    let shown = match principal.split(':').collect::<Vec<_>>()[..] {
+        ["digest", user, ..] => format!("digest:{user}:..."),
+        _ => principal.to_owned(),
+    };
+    let refused = |cause: String| SectionError::new("set_acls", format!("`{shown}`: {cause}"));
     let words: Vec<&str> = match permissions {
         Value::String(text) => text.split(',').map(str::trim).collect(),
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
@@ -303,7 +308,9 @@ mod tests {
             (json!({"hosts": "a", "sasl": {"username": "u"}}), "sasl.password"),
             (json!({"hosts": "a", "sasl": {"mechanism": "GSSAPI"}}), "sasl.mechanism"),
         ] {
-            assert_eq!(read(section.clone()).expect_err("nonsense").key, key, "{section}");
+            let error = read(section.clone()).expect_err("nonsense");
+            assert_eq!(error.key, key, "{section}");
+            assert!(!error.cause.contains("u:password"), "{section}: {error}");
         }
     }
 

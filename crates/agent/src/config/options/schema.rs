@@ -109,6 +109,9 @@ const OPTIONAL: [&str; 8] = [
 /// The sections of stores, of which one must be there.
 const STORES: [&str; 7] = ["consul", "etcd", "etcd3", "exhibitor", "kubernetes", "raft", "zookeeper"];
 
+/// Of pgherd alone; Patroni's schema does not know it.
+const BUILT_IN_STORE: &str = "store";
+
 /// PostgreSQL's programs that must be there; a rewind is optional.
 const PROGRAMS: [&str; 6] = ["pg_ctl", "initdb", "pg_controldata", "pg_basebackup", "postgres", "pg_isready"];
 
@@ -193,7 +196,8 @@ impl Verifier {
         let missing = |name: &str| self.finding(path, name, String::new(), "is not defined.");
         let below: Vec<&Row> =
             rows.iter().filter(|row| row.path.len() > path.len() && row.path.starts_with(path)).collect();
-        if path.is_empty() && self.scope == Scope::Local && !STORES.iter().any(|name| section.contains_key(*name)) {
+        let is_store = |name: &str| STORES.contains(&name) || name == BUILT_IN_STORE;
+        if path.is_empty() && self.scope == Scope::Local && !section.keys().any(|name| is_store(name)) {
             findings.extend(STORES.iter().map(|name| missing(name)));
         }
         let alternatives: Vec<&str> = below
@@ -213,7 +217,7 @@ impl Verifier {
             let here: Vec<String> = path.iter().cloned().chain([name.to_owned()]).collect();
             let is_section = row.path.len() > here.len();
             let Some(value) = section.get(name) else {
-                let is_store = path.is_empty() && STORES.contains(&name);
+                let is_store = path.is_empty() && is_store(name);
                 let required = match is_section {
                     true => self.scope == Scope::Local && !is_store && !OPTIONAL.contains(&here.join(".").as_str()),
                     false => row.presence == Presence::Required,
@@ -250,7 +254,7 @@ impl Verifier {
         if verify == Verify::Programs {
             return value.as_str().map(|directory| self.programs(path, name, directory)).unwrap_or_default();
         }
-        let is_secret = row.setting.kind == Kind::Secret;
+        let is_secret = row.setting.kind.may_hold_secrets();
         let findings = self.leaf(verify, value).into_iter().map(|found| {
             let name = if found.below.is_empty() { name.to_owned() } else { format!("{name}.{}", found.below) };
             // No message shows a password, though Patroni's does.

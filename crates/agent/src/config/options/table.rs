@@ -83,7 +83,7 @@ pub const OPTIONS: &[Setting] = &[
     local("log.dir", Kind::Path, "").doc("Log to `patroni.log` in this directory and not to standard error; while that cannot be written, to standard error all the same."),
     local("log.mode", Kind::Integer, "").verify(Verify::Whole(Whole::TYPED.from(0).to(511))).doc("The permissions of the log file; those that the umask leaves if it is left out."),
     local("log.file_size", Kind::Bytes, "25000000").doc("The size at which the log file is rotated; 0: it is not."),
-    local("log.file_num", Kind::Integer, "4").doc("How many rotated log files are kept; 0: the file is never rotated."),
+    local("log.file_num", Kind::Integer, "4").doc("How many rotated log files are kept, 1000 at most; 0: the file is never rotated."),
     local("log.loggers", Kind::Map, "{}").doc("Levels of single parts of the program, by Patroni's names (`patroni.postgresql.rewind: DEBUG`) or by our own (`pgherd_dcs: DEBUG`); a name stands for all below it."),
     local("log.deduplicate_heartbeat_logs", Kind::Boolean, "on").doc("Leave out the line of a round that is the same as the line before. Patroni's default is off; where `off` is written, every `loop_wait` has its line."),
 
