@@ -43,6 +43,10 @@ pub struct Machine {
     revisions: watch::Sender<Revision>,
     log: Log,
     file: PathBuf,
+    /// Up to where the snapshot on the disk goes.
+    kept: watch::Sender<Option<LogId>>,
+    /// Held by whoever writes it.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What has changed since a revision.
@@ -62,7 +66,12 @@ impl Machine {
             inner.take(snapshot);
         }
         let revisions = watch::Sender::new(inner.contents.revision());
-        Ok(Machine { inner: Arc::new(Mutex::new(inner)), revisions, log, file })
+        let kept = watch::Sender::new(inner.applied);
+        if log.purged() > inner.applied {
+            let why = "the log goes on from a later snapshot than this".to_owned();
+            return Err(OpenError::Damaged { path: file, why });
+        }
+        Ok(Machine { inner: Arc::new(Mutex::new(inner)), revisions, log, file, kept, turn: Arc::default() })
     }
 
     /// The contents as this member has them: what it answers is linearizable only after the library has confirmed it.
@@ -93,9 +102,22 @@ impl Machine {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Up to where the snapshot on the disk goes.
+    pub fn kept(&self) -> watch::Receiver<Option<LogId>> {
+        self.kept.subscribe()
+    }
+
     async fn keep(&self, snapshot: Stored) -> io::Result<()> {
-        self.log.write_beside(self.file.clone(), crate::log::record(&serde_json::to_vec(&snapshot)?)).await?;
+        let _turn = self.turn.lock().await;
+        let newer = |stored: &Stored| stored.meta.last_log_id > snapshot.meta.last_log_id;
+        if self.inner().snapshot.as_ref().is_some_and(newer) {
+            // One that was built while a newer one came: the log may have given up what lies between.
+            return Ok(());
+        }
+        self.log.write_beside(self.file.clone(), crate::log::record(&serde_json::to_vec(&snapshot)?)?).await?;
+        let last = snapshot.meta.last_log_id;
         self.inner().snapshot = Some(snapshot);
+        self.kept.send_replace(last);
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Connections to members: opened when they are needed, kept for the next question.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use openraft::raft::{
 };
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -23,6 +25,9 @@ use crate::wire::{self, Hello, PROTOCOL, Question, Reply, Welcome};
 
 /// Between two tries at a member that cannot be reached. Much less than an election: one that comes back must hear of the leader before it calls one.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long a peer may leave sent bytes unacknowledged, or a silent connection untested.
+const GONE: Duration = Duration::from_secs(10);
 
 /// So many connections to one member wait for the next question.
 const KEPT: usize = 4;
@@ -43,6 +48,14 @@ impl fmt::Debug for Dialer {
     }
 }
 
+/// Peers that are gone without a word are noticed.
+pub(crate) fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(GONE).with_interval(GONE / 3).with_retries(3))?;
+    socket.set_tcp_user_timeout(Some(GONE))
+}
+
 type Connection = TlsStream<TcpStream>;
 
 impl Dialer {
@@ -51,7 +64,7 @@ impl Dialer {
         let name = ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let greeted = async {
             let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            set_options(&stream)?;
             let mut stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await?;
             wire::send(&mut stream, &Hello { protocol: PROTOCOL, cluster: self.cluster.clone() }).await?;
             match wire::receive(&mut stream).await? {
@@ -78,6 +91,8 @@ pub struct AskError {
     address: String,
     /// The question may have been heard, and done.
     pub may_be_done: bool,
+    /// The connection was one that had waited.
+    pub was_kept: bool,
     source: io::Error,
 }
 
@@ -88,8 +103,10 @@ impl Peer {
 
     /// Can be dropped at any time; the connection is then closed.
     pub async fn ask(&self, question: &Question, patience: Duration) -> Result<Reply, AskError> {
-        let error = |may_be_done| move |source| AskError { address: self.address.clone(), may_be_done, source };
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let was_kept = kept.is_some();
+        let error =
+            |may_be_done| move |source| AskError { address: self.address.clone(), may_be_done, was_kept, source };
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.dialer.dial(&self.address).await.map_err(error(false))?,
@@ -113,9 +130,18 @@ impl Peer {
     }
 }
 
-/// How the library reaches the others.
+/// How the library reaches the others. It asks for a way to them at each confirmation, so the connections are kept here.
 #[derive(Clone, Debug)]
-pub struct Network(pub Dialer);
+pub struct Network {
+    dialer: Dialer,
+    peers: Arc<Mutex<BTreeMap<String, Peer>>>,
+}
+
+impl Network {
+    pub fn new(dialer: Dialer) -> Network {
+        Network { dialer, peers: Arc::default() }
+    }
+}
 
 /// One of them.
 #[derive(Debug)]
@@ -128,7 +154,10 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Link;
 
     async fn new_client(&mut self, target: MemberId, node: &Member) -> Link {
-        Link { target, peer: Peer::new(self.0.clone(), node.address.clone()) }
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = peers.entry(node.address.clone());
+        let peer = peer.or_insert_with(|| Peer::new(self.dialer.clone(), node.address.clone())).clone();
+        Link { target, peer }
     }
 }
 
@@ -144,15 +173,21 @@ impl Link {
         let unreachable = |error: &(dyn std::error::Error + 'static)| {
             RPCError::Unreachable(Unreachable::new(&io::Error::other(error.to_string())))
         };
-        let asked = self.peer.ask(&question, option.hard_ttl()).await;
+        let mut asked = self.peer.ask(&question, option.hard_ttl()).await;
+        if asked.as_ref().is_err_and(|error| error.was_kept) {
+            // It may have led to a process that is gone; what the engine asks can be asked twice.
+            self.peer.forget_connections();
+            asked = self.peer.ask(&question, option.hard_ttl()).await;
+        }
         let reply = asked.map_err(|error| {
             self.peer.forget_connections();
             unreachable(&error)
         })?;
-        let said = format!("{reply:?}");
+        let refused =
+            if let Reply::Refused { why } = &reply { why.clone() } else { "it answers another question".into() };
         match answer(reply) {
             Some(answer) => answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.target, error))),
-            None => Err(unreachable(&io::Error::other(said))),
+            None => Err(unreachable(&io::Error::other(refused))),
         }
     }
 }

@@ -34,8 +34,17 @@ const ENTRIES_KEPT: u64 = 500;
 /// The quorum has so long to confirm or to take something.
 const QUORUM: Duration = Duration::from_secs(2);
 
+/// Of a command, in bytes: one that is much longer would hold up those behind it on a slow link.
+const LONGEST_COMMAND: usize = 256 << 10;
+
+/// A leader that no quorum has answered for so long, in milliseconds, takes no more commands.
+const SILENT: u64 = 2_000;
+
 /// A watch is answered after so long even if nothing has changed.
 const WATCH: Duration = Duration::from_secs(10);
+
+/// A new member has so long to catch up.
+const LEARN: Duration = Duration::from_secs(30);
 
 /// How often leases are looked at. A lease ends at most so much later than it might.
 const LEASES: Duration = Duration::from_millis(50);
@@ -92,10 +101,12 @@ pub fn boot_now() -> Instant {
 impl Node {
     /// Takes up the member in `directory`, or makes a new one there, which belongs to no store until it is [made](Self::initialize) or added to one.
     pub async fn start(directory: &Path, name: &str, dialer: Dialer) -> Result<(Node, Keeper), StartError> {
-        let log = Log::open(directory)?;
+        let mut log = Log::open(directory)?;
         let machine = Machine::open(directory, log.clone())?;
+        log.wait_for_snapshots(machine.kept());
         let id = identity(directory)
             .map_err(|source| StartError::Identity { path: directory.display().to_string(), source })?;
+        log.lead_no_more(id);
         let config = Config {
             cluster_name: dialer.cluster.clone(),
             heartbeat_interval: HEARTBEAT,
@@ -103,9 +114,12 @@ impl Node {
             election_timeout_max: ELECTION.1,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(ENTRIES_BETWEEN_SNAPSHOTS),
             max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+            // As JSON it is four times as long, and a frame is bounded.
+            snapshot_max_chunk_size: 256 << 10,
+            install_snapshot_timeout: 5_000,
             ..Config::default()
         };
-        let raft = Raft::new(id, Arc::new(config), Network(dialer.clone()), log, machine.clone()).await?;
+        let raft = Raft::new(id, Arc::new(config), Network::new(dialer.clone()), log, machine.clone()).await?;
         let node = Node { raft, machine, leases: Arc::default(), id, name: name.to_owned(), dialer };
         let keeper = Keeper(tokio::spawn(node.clone().keep_leases()));
         Ok((node, keeper))
@@ -171,10 +185,22 @@ impl Node {
         {
             return Reply::Refused { why: format!("there is a member {known} already: remove it first") };
         }
+        let member_name = status.name.clone();
         let member = Member { name: status.name, address };
         // First it learns what there is, without a vote: a voter that has nothing would only be in the way.
-        if let Err(error) = self.raft.add_learner(status.id, member, true).await {
-            return refused(error);
+        match timeout(LEARN, self.raft.add_learner(status.id, member, true)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return refused(error),
+            Err(_) => {
+                let gone = self.raft.change_membership(ChangeMembers::RemoveNodes([status.id].into()), false).await;
+                let why = format!(
+                    "{} has not caught up within {} s, and was not added ({})",
+                    member_name,
+                    LEARN.as_secs(),
+                    gone.is_ok()
+                );
+                return Reply::Refused { why };
+            }
         }
         self.change_voters(ChangeMembers::AddVoterIds([status.id].into())).await
     }
@@ -203,11 +229,30 @@ impl Node {
     }
 
     async fn write(&self, command: Command) -> Reply {
+        let length = serde_json::to_vec(&command).map_or(usize::MAX, |text| text.len());
+        if length > LONGEST_COMMAND {
+            return Reply::Refused {
+                why: format!("{length} bytes are too long for the store; {LONGEST_COMMAND} are the limit"),
+            };
+        }
+        let (led, silent) = {
+            let now = self.raft.metrics().borrow().clone();
+            let alone = now.membership_config.voter_ids().count() < 2;
+            (now.state == ServerState::Leader, now.millis_since_quorum_ack.filter(|silent| !alone && *silent > SILENT))
+        };
+        if let Some(silent) = silent.filter(|_| led) {
+            // Else all that comes would be kept, for when it is over.
+            return Reply::Refused { why: format!("no quorum has answered for {silent} ms; nothing was done") };
+        }
         match timeout(QUORUM, self.raft.client_write(command)).await {
             Ok(Ok(written)) => match written.data {
                 Some(answer) => Reply::Written(answer),
                 None => Reply::Refused { why: "the engine has answered another question".into() },
             },
+            // It led when it took the command, which may be carried out yet.
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) if led => {
+                Reply::NoQuorum { why: "it has lost the lead meanwhile".into() }
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => elsewhere(to),
             Ok(Err(error)) => Reply::NoQuorum { why: error.to_string() },
             Err(_) => Reply::NoQuorum { why: format!("no quorum has taken it within {} s", QUORUM.as_secs()) },
@@ -231,6 +276,8 @@ impl Node {
             Ok(term) => term,
             Err(reply) => return reply,
         };
+        // First: what is about to be ended must not be taken for living.
+        let mut known = self.term();
         let (ttl_ms, holds) = self.machine.read(|contents| {
             let held = |(key, created): &(String, Revision)| {
                 contents.get(key).is_some_and(|entry| entry.created == *created && entry.lease == Some(lease))
@@ -238,7 +285,6 @@ impl Node {
             (contents.lease(lease), holds.is_none_or(held))
         });
         let Some(ttl_ms) = ttl_ms else { return Reply::Renewed(Renewal::NoLease) };
-        let mut known = self.term();
         if known.term != Some(term) {
             // The leases of this term are not counted yet: a moment later they are.
             return Reply::NoQuorum { why: "this member has only just become the leader".into() };
@@ -392,6 +438,10 @@ fn elsewhere(to: ForwardToLeader<MemberId, Member>) -> Reply {
 /// Drawn once. A member whose directory was lost is another one: it must not vote again in the name of the first.
 fn identity(directory: &Path) -> io::Result<MemberId> {
     let path = directory.join("id");
+    if !path.exists() && directory.join("vote").exists() {
+        let why = format!("{} is gone, and other files of this member are there", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
     match std::fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{}: {text:?} is not a member's number", path.display()))

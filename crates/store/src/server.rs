@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::network::set_options;
 use crate::node::Node;
 use crate::wire::{self, Hello, PROTOCOL, Welcome};
 
@@ -19,6 +20,8 @@ use crate::wire::{self, Hello, PROTOCOL, Welcome};
 const MAX_CONNECTIONS: usize = 256;
 /// For the handshake and both greetings.
 const GREETING: Duration = Duration::from_secs(5);
+/// Whoever does not take an answer in this time is gone.
+const SEND: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -76,7 +79,7 @@ async fn accept_all(listener: TcpListener, tls: TlsAcceptor, cluster: Arc<String
 }
 
 async fn serve(stream: TcpStream, tls: &TlsAcceptor, cluster: &str, node: &Node) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    set_options(&stream)?;
     let greeted = async {
         let mut stream = tls.accept(stream).await?;
         let hello: Hello = wire::receive(&mut stream).await?;
@@ -100,6 +103,8 @@ async fn serve(stream: TcpStream, tls: &TlsAcceptor, cluster: &str, node: &Node)
     loop {
         let question = wire::receive(&mut stream).await?;
         let reply = node.answer(question).await;
-        wire::send(&mut stream, &reply).await?;
+        timeout(SEND, wire::send(&mut stream, &reply))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use pgherd_store::client::Client;
 use pgherd_store::kv::{Answer, Bytes, Change, Command, Condition, LeaseId, Revision};
+use pgherd_store::log::OpenError;
 use pgherd_store::member::{MemberOptions, RunError, Running};
 use pgherd_store::network::Dialer;
+use pgherd_store::node::StartError;
 use pgherd_store::wire::Renewal;
 use tokio::time::{Instant, sleep};
 
@@ -47,7 +49,9 @@ impl Site {
         self.running = loop {
             match Running::start(self.options.clone()).await {
                 Ok(running) => break Some(running),
-                Err(RunError::Listen { .. }) => sleep(Duration::from_millis(5)).await,
+                Err(RunError::Listen { .. } | RunError::Start(StartError::Open(OpenError::Locked(_)))) => {
+                    sleep(Duration::from_millis(5)).await
+                }
                 Err(error) => panic!("{error}"),
             }
         };
@@ -128,19 +132,27 @@ async fn a_store_of_one_and_of_three_keeps_what_is_written_over_restarts() {
             let answer = write(&client, vec![], put(&format!("/key/{number}"), "x", None)).await;
             assert_eq!(answer, Answer::Done { revision: Revision(number + 1) });
         }
+        let before = term(&store).await;
         for site in &mut store.sites {
             site.kill().await;
         }
         for site in &mut store.sites {
             site.start().await;
         }
+        // Whoever led is elected anew, so that what is read now is what was written last.
         assert_eq!(keys(&client).await.len(), 20);
+        assert!(term(&store).await > before, "a leader has gone on in its term");
         let absent = Condition::Absent { key: "/key/1".into() };
         assert_eq!(write(&client, vec![absent], put("/key/1", "y", None)).await, Answer::Refused);
         for site in &mut store.sites {
             site.kill().await;
         }
     }
+}
+
+async fn term(store: &Store) -> u64 {
+    let leader = store.leader().await;
+    store.sites[leader].running.as_ref().expect("it runs").node().status().await.term
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,18 +2,20 @@
 //! it does. With `WatchdogSec`, also that its rounds go on: systemd kills an agent of which it hears nothing and starts another, which finds
 //! PostgreSQL as it was (`KillMode=process`).
 //!
-//! Nobody waits for systemd: a thread of its own tells it, and what that cannot keep up with is left out. Without systemd there is no such thread.
+//! Nobody waits for systemd: a thread of its own tells it, and what would be out of date by the time that it can be told is left out. Without systemd there is no such thread.
 //! Tested in `tests/it/cluster/systemd.rs`; the unit is `deploy/systemd/pgherd.service`.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use pgherd_dcs::boot_now;
 use pgherd_ha::Boot;
 use sd_notify::NotifyState;
 
-/// How many notices wait for a systemd that is busy.
-const QUEUE: usize = 16;
+/// So many notices wait for a systemd that is busy before what will be out of date by then is left out.
+const WAITING: usize = 16;
 
 /// Characters of a line for `systemctl status`.
 const LONGEST_STATUS: usize = 300;
@@ -31,7 +33,9 @@ enum Notice {
 /// The way to systemd, if there is one.
 #[derive(Debug)]
 pub struct Systemd {
-    notices: Option<SyncSender<Notice>>,
+    notices: Option<Sender<Notice>>,
+    /// How many are on their way.
+    waiting: Arc<AtomicUsize>,
     /// Half of `WatchdogSec`, and when systemd last heard of us.
     heartbeat: Option<(Duration, Boot)>,
 }
@@ -39,11 +43,13 @@ pub struct Systemd {
 impl Systemd {
     pub fn connect() -> Systemd {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
-            return Systemd { notices: None, heartbeat: None };
+            return Systemd { notices: None, waiting: Arc::default(), heartbeat: None };
         }
-        let (notices, queue) = sync_channel(QUEUE);
+        let (notices, queue) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let sent = waiting.clone();
         let thread = std::thread::Builder::new().name("systemd".into());
-        let notices = match thread.spawn(move || pass_on(&queue)) {
+        let notices = match thread.spawn(move || pass_on(&queue, &sent)) {
             Ok(_) => Some(notices),
             Err(error) => {
                 tracing::warn!("systemd cannot be told anything: no thread for it: {error}");
@@ -51,7 +57,7 @@ impl Systemd {
             }
         };
         let heartbeat = sd_notify::watchdog_enabled().map(|limit| (limit / 2, boot_now()));
-        Systemd { notices, heartbeat }
+        Systemd { notices, waiting, heartbeat }
     }
 
     /// The agent serves.
@@ -88,12 +94,13 @@ impl Systemd {
 
     fn tell(&self, notice: Notice) {
         let Some(notices) = &self.notices else { return };
-        match notices.try_send(notice) {
-            Ok(()) => {}
-            Err(TrySendError::Full(notice) | TrySendError::Disconnected(notice)) => {
-                tracing::debug!("systemd does not take notices; left out: {notice:?}");
-            }
+        let passes = matches!(notice, Notice::Alive | Notice::Doing(_));
+        if passes && self.waiting.load(Ordering::Relaxed) >= WAITING {
+            return tracing::debug!("systemd is busy; left out: {notice:?}");
         }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // Without its thread nobody hears it.
+        let _ = notices.send(notice);
     }
 }
 
@@ -103,8 +110,9 @@ fn one_line(text: &str) -> String {
 }
 
 /// Until the daemon is gone.
-fn pass_on(queue: &Receiver<Notice>) {
+fn pass_on(queue: &Receiver<Notice>, waiting: &AtomicUsize) {
     while let Ok(notice) = queue.recv() {
+        waiting.fetch_sub(1, Ordering::Relaxed);
         let told = match &notice {
             Notice::Ready => sd_notify::notify(&[NotifyState::Ready]),
             // By the time systemd knows which reload a `READY=1` ends.

@@ -40,7 +40,8 @@ const LOGGERS: [(&str, &str, &str); 29] = [
     ("tokio_postgres", "psycopg", ""),
 ];
 
-/// Libraries that tell of every step that they take: without a level of their own only their errors are logged.
+/// Libraries that tell of every step that they take, and of every try that fails: they are silent without a level of their own. What matters of it
+/// their users say.
 const CHATTY: [&str; 1] = ["openraft"];
 
 /// The levels in force.
@@ -76,7 +77,7 @@ impl Levels {
         let own = target.replace("::", ".");
         let found = [own.as_str(), name, other].into_iter().find_map(|name| self.named(name));
         let tells_every_step = CHATTY.iter().any(|library| target.split("::").next() == Some(library));
-        found.unwrap_or(if tells_every_step { self.root.min(LevelFilter::ERROR) } else { self.root })
+        found.unwrap_or(if tells_every_step { LevelFilter::OFF } else { self.root })
     }
 
     /// Of the longest name that is this one or stands above it; of two that are the same the later.

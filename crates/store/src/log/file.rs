@@ -22,12 +22,15 @@ enum Job {
 pub struct Writer(Sender<(Job, Done)>);
 
 impl Writer {
-    /// `log` must exist.
-    pub fn start(log: &Path) -> io::Result<Writer> {
+    /// `log` must exist. `held` is what keeps others out, for as long as this thread may write.
+    pub fn start(log: &Path, held: File) -> io::Result<Writer> {
         let file = OpenOptions::new().append(true).open(log)?;
         let (jobs, queue) = channel();
         let log = log.to_owned();
-        std::thread::Builder::new().name("store-disk".into()).spawn(move || work(&log, file, &queue))?;
+        std::thread::Builder::new().name("store-disk".into()).spawn(move || {
+            work(&log, file, &queue);
+            drop(held);
+        })?;
         Ok(Writer(jobs))
     }
 

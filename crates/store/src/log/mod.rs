@@ -17,13 +17,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogId, RaftLogReader};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use self::file::Writer;
 pub use self::file::write_whole;
 pub use self::record::Damaged;
-use crate::types::{LogEntry, LogId, StorageError, StorageIoError, Types, Vote};
+use crate::types::{LogEntry, LogId, MemberId, StorageError, StorageIoError, Types, Vote};
 
 /// A file that is longer is written anew when a snapshot has made its beginning useless.
 const SHORTEST_TO_REPLACE: usize = 1 << 20;
@@ -32,6 +34,8 @@ const SHORTEST_TO_REPLACE: usize = 1 << 20;
 pub enum OpenError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("{} is in use: another process runs a member of a store there, or this one has not ended yet", .0.display())]
+    Locked(PathBuf),
     #[error(
         "{} cannot be trusted: {why}. Nothing was changed. If the other members of the store are well, remove this one (`pgherd store remove`), \
          delete its directory, and add it anew",
@@ -61,7 +65,7 @@ enum RecordOf<'a> {
 
 impl RecordOf<'_> {
     fn bytes(&self) -> io::Result<Vec<u8>> {
-        Ok(record::encode(&serde_json::to_vec(self)?))
+        record::encode(&serde_json::to_vec(self)?)
     }
 }
 
@@ -109,6 +113,8 @@ pub struct Log {
     entries: Arc<Mutex<Entries>>,
     writer: Writer,
     vote: PathBuf,
+    /// The snapshot on the disk.
+    kept: Option<watch::Receiver<Option<LogId>>>,
 }
 
 impl Log {
@@ -120,18 +126,30 @@ impl Log {
         };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(error(directory))?;
         let (log, vote) = (directory.join("log"), directory.join("vote"));
+        let held = lock(directory)?;
+        let snapshot = directory.join("snapshot");
+        let damaged = |why: String| OpenError::Damaged { path: log.clone(), why };
+        if !log.exists() && (vote.exists() || snapshot.exists()) {
+            return Err(damaged("it is gone, and other files of this member are there".into()));
+        }
         let mut entries = Entries { vote: read_vote(&vote)?, ..Entries::default() };
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&log);
         let file = file.as_mut().map_err(|source| OpenError::Io { path: log.clone(), source: clone(source) })?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(error(&log))?;
-        let damaged = |why: String| OpenError::Damaged { path: log.clone(), why };
         let (payloads, end) = record::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
         for place in payloads {
             let at = place.start;
             let record =
                 serde_json::from_slice(&bytes[place]).map_err(|error| damaged(format!("offset {at}: {error}")))?;
             entries.take(record).map_err(|why| damaged(format!("offset {at}: {why}")))?;
+        }
+        let has_promised = entries.purged.is_some() || entries.entries.keys().any(|index| *index > 0);
+        if entries.vote.is_none() && (has_promised || snapshot.exists()) {
+            return Err(OpenError::Damaged {
+                path: vote,
+                why: "it is gone, and the log of this member is there".into(),
+            });
         }
         if end < bytes.len() {
             tracing::warn!(
@@ -142,8 +160,28 @@ impl Log {
             cut(file, end).map_err(error(&log))?;
         }
         entries.length = end;
-        let writer = Writer::start(&log).map_err(error(&log))?;
-        Ok(Log { entries: Arc::new(Mutex::new(entries)), writer, vote })
+        let writer = Writer::start(&log, held).map_err(error(&log))?;
+        Ok(Log { entries: Arc::new(Mutex::new(entries)), writer, vote, kept: None })
+    }
+
+    /// Up to where a snapshot has what was in the log.
+    pub fn purged(&self) -> Option<LogId> {
+        self.entries().purged
+    }
+
+    /// To be called before the engine starts: a leader that was restarted has to be elected anew. The engine would go on in its term, and read before
+    /// it knows again what it had committed. Only our own vote is touched, and what it was before it was confirmed is on the disk as well.
+    pub fn lead_no_more(&self, id: MemberId) {
+        if let Some(vote) = &mut self.entries().vote
+            && vote.leader_id.node_id == id
+        {
+            vote.committed = false;
+        }
+    }
+
+    /// From now on the log gives up only what is in a snapshot on the disk, which `kept` tells.
+    pub fn wait_for_snapshots(&mut self, kept: watch::Receiver<Option<LogId>>) {
+        self.kept = Some(kept);
     }
 
     /// Another file of this member, in its turn and in one step.
@@ -167,6 +205,17 @@ impl Log {
     }
 }
 
+/// Two that write here would destroy each other's work.
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io { path: directory.to_owned(), source };
+    let held = File::open(directory).map_err(io)?;
+    match flock(&held, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(held),
+        Err(Errno::WOULDBLOCK) => Err(OpenError::Locked(directory.to_owned())),
+        Err(error) => Err(io(error.into())),
+    }
+}
+
 async fn wait(result: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
     result.await.unwrap_or_else(|_| Err(io::Error::other("the thread that writes the store's log has ended")))
 }
@@ -181,7 +230,7 @@ fn cut(file: &File, end: usize) -> io::Result<()> {
 }
 
 /// One record, as the file of a snapshot is.
-pub fn record(payload: &[u8]) -> Vec<u8> {
+pub fn record(payload: &[u8]) -> io::Result<Vec<u8>> {
     record::encode(payload)
 }
 
@@ -206,7 +255,23 @@ fn read_vote(path: &Path) -> Result<Option<Vote>, OpenError> {
     serde_json::from_slice(payload).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
+/// What goes out in one message, as it lies in the log: few enough for any link.
+const AT_ONCE: usize = 512 << 10;
+
 impl RaftLogReader<Types> for Log {
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, StorageError> {
+        let mut length = 0;
+        let mut some = Vec::new();
+        for (_, entry) in self.entries().entries.range(start..end) {
+            length += serde_json::to_vec(entry).map_or(0, |text| text.len());
+            if !some.is_empty() && length > AT_ONCE {
+                break;
+            }
+            some.push(entry.clone());
+        }
+        Ok(some)
+    }
+
     async fn try_get_log_entries<R: RangeBounds<u64> + Clone + std::fmt::Debug + OptionalSend>(
         &mut self,
         range: R,
@@ -230,7 +295,7 @@ impl RaftLogStorage<Types> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let written = async {
-            let bytes = record::encode(&serde_json::to_vec(vote)?);
+            let bytes = record::encode(&serde_json::to_vec(vote)?)?;
             self.write_beside(self.vote.clone(), bytes).await
         };
         written.await.map_err(|error| StorageIoError::write_vote(&error))?;
@@ -266,6 +331,11 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        // The engine asks for it as soon as a snapshot is on its way to the disk.
+        if let Some(kept) = &mut self.kept {
+            // Its other end lives as long as the engine.
+            let _ = kept.wait_for(|kept| *kept >= Some(log_id)).await;
+        }
         let written = async {
             let length = {
                 let mut entries = self.entries();

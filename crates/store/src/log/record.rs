@@ -3,13 +3,14 @@
 //! A crash in the middle of a write leaves a torn record at the end, which nobody was told of: it is cut off. Anything else that cannot be read was
 //! written once and counted on, and to go on without it would be to forget a vote or a promise: it is refused. Pure.
 
+use std::io;
 use std::ops::Range;
 
 /// Length and checksum, four bytes each, little endian.
 const HEADER: usize = 8;
 
-/// Far above the largest command.
-pub const LONGEST: usize = 16 << 20;
+/// Far above the largest snapshot.
+pub const LONGEST: usize = 256 << 20;
 
 /// What disks write at once. A torn write leaves whole ones out, which a file that has grown shows as zeros.
 const SECTOR: usize = 512;
@@ -21,15 +22,15 @@ pub struct Damaged {
     pub offset: usize,
 }
 
-pub fn encode(payload: &[u8]) -> Vec<u8> {
+pub fn encode(payload: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(payload.len()).ok().filter(|length| *length as usize <= LONGEST);
-    // What is proposed is checked against a much lower limit.
-    let length = length.expect("a record of a bounded length");
+    let length =
+        length.ok_or_else(|| io::Error::other(format!("{} bytes are too long for a record", payload.len())))?;
     let mut record = Vec::with_capacity(HEADER + payload.len());
     record.extend_from_slice(&length.to_le_bytes());
     record.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
     record.extend_from_slice(payload);
-    record
+    Ok(record)
 }
 
 /// Where the payloads are, and where the last whole record ends.
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     fn file(payloads: &[&str]) -> Vec<u8> {
-        payloads.iter().flat_map(|payload| encode(payload.as_bytes())).collect()
+        payloads.iter().flat_map(|payload| encode(payload.as_bytes()).expect("short")).collect()
     }
 
     fn texts(bytes: &[u8]) -> Result<Vec<String>, Damaged> {

@@ -44,11 +44,21 @@ fn written(directory: &Path) -> Vec<LogEntry> {
     })
 }
 
+/// The thread of the log before ends a moment after that.
+fn opened(directory: &Path) -> Result<Log, OpenError> {
+    loop {
+        match Log::open(directory) {
+            Err(OpenError::Locked(_)) => std::thread::yield_now(),
+            other => return other,
+        }
+    }
+}
+
 /// The indexes of the entries, the last one before them, and the vote.
 type Found = (Vec<u64>, Option<u64>, Option<Vote>);
 
 fn reopened(directory: &Path) -> Result<Found, OpenError> {
-    let log = Log::open(directory)?;
+    let log = opened(directory)?;
     let entries = log.entries();
     Ok((entries.entries.keys().copied().collect(), entries.purged.map(|purged| purged.index), entries.vote))
 }
@@ -57,8 +67,10 @@ fn reopened(directory: &Path) -> Result<Found, OpenError> {
 fn what_was_written_is_there_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
     let entries = written(directory.path());
-    let log = Log::open(directory.path()).expect("whole");
+    let log = opened(directory.path()).expect("whole");
     assert_eq!(log.entries().entries.values().cloned().collect::<Vec<_>>(), entries);
+    assert!(matches!(Log::open(directory.path()), Err(OpenError::Locked(_))), "two would destroy each other's work");
+    drop(log);
     let expected = (vec![3, 4, 5, 6], Some(2), Some(Vote::new_committed(2, 1)));
     assert_eq!(reopened(directory.path()).expect("whole"), expected);
 }
@@ -93,7 +105,15 @@ fn a_changed_byte_in_the_middle_is_refused_and_nothing_is_touched() {
     assert!(error.contains("offset") && error.contains("Nothing was changed"), "{error}");
     assert_eq!(std::fs::read(&path).expect("the file"), bytes);
 
+    std::fs::remove_file(&path).expect("removed");
+    let error = reopened(directory.path()).expect_err("a log is missing").to_string();
+    assert!(error.contains("it is gone"), "{error}");
+    bytes[middle] ^= 4;
+    std::fs::write(&path, &bytes).expect("written");
     std::fs::write(directory.path().join("vote"), "{}").expect("written");
+    let error = reopened(directory.path()).expect_err("no vote").to_string();
+    assert!(error.contains("vote"), "{error}");
+    std::fs::remove_file(directory.path().join("vote")).expect("removed");
     let error = reopened(directory.path()).expect_err("no vote").to_string();
     assert!(error.contains("vote"), "{error}");
 }
@@ -104,6 +124,7 @@ fn the_file_does_not_grow_for_ever() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut log = Log::open(directory.path()).expect("a log");
+        log.save_vote(&Vote::new_committed(1, 1)).await.expect("saved");
         let mut next = 1;
         for _ in 0..20 {
             log.blocking_append((next..next + 1000).map(|index| entry(1, index))).await.expect("appended");

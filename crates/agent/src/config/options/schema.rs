@@ -95,7 +95,7 @@ pub enum Presence {
 }
 
 /// Sections that may be left out, where something in them is required.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 9] = [
     "bootstrap",
     "citus",
     "ctl",
@@ -104,6 +104,7 @@ const OPTIONAL: [&str; 8] = [
     "postgresql.bin_name",
     "restapi.authentication",
     "watchdog",
+    "zookeeper.sasl",
 ];
 
 /// The sections of stores, of which one must be there.
