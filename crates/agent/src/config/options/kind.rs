@@ -82,14 +82,9 @@ impl Kind {
         }
     }
 
-    /// No message shows such a value: it is a password, or a mapping that may have some.
-    pub fn may_hold_secrets(self) -> bool {
-        matches!(self, Kind::Secret | Kind::Map | Kind::ListOrMap)
-    }
-
     fn found(self, value: &Value) -> String {
         match self {
-            kind if kind.may_hold_secrets() => describe_type(value).to_owned(),
+            Kind::Secret | Kind::Map | Kind::ListOrMap => describe_type(value).to_owned(),
             _ => describe(value),
         }
     }

@@ -255,7 +255,7 @@ impl Verifier {
         if verify == Verify::Programs {
             return value.as_str().map(|directory| self.programs(path, name, directory)).unwrap_or_default();
         }
-        let is_secret = row.setting.kind.may_hold_secrets();
+        let is_secret = row.setting.kind == Kind::Secret || name == "auth_data";
         let findings = self.leaf(verify, value).into_iter().map(|found| {
             let name = if found.below.is_empty() { name.to_owned() } else { format!("{name}.{}", found.below) };
             // No message shows a password, though Patroni's does.
