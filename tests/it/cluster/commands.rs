@@ -125,11 +125,21 @@ fn an_operator_finds_and_asks_the_servers() {
     let sql = sql.to_str().expect("a path in UTF-8");
     let rows = "SELECT 1 AS a, true AS b, NULL AS c, 1::float8 AS d, 'x, y' AS e, 1.50 AS f, timestamp '2020-01-01 01:02:03.5' AS g \
         UNION ALL SELECT 2, false, '', 1e20, 'é', NULL, NULL";
+    // What is an object in Python: lists, mappings, moments and spans of time, bytes.
+    let objects = r#"SELECT ARRAY[1,2,NULL] a, ARRAY['x y','q"q','it''s',NULL] b, ARRAY[[1,2],[3,4]] c, ARRAY[true,false] d, ARRAY[1.5::float8,1e20] e,
+        ARRAY[1.50::numeric] f, '{"a":1,"b":[true,null,"x"],"c":1.0}'::jsonb g, '[1,"a"]'::json h, '"s"'::jsonb i, interval '1 day 02:03:04.5' j,
+        interval '-1 hour' k, interval '1 year 2 mons 3 days' l, interval '0' m, '\x0102ff41275c'::bytea n, time '01:02:03.5' o, '01:02:03+02'::timetz p,
+        int4range(1,5) q, int8range(1,NULL) r, int4range(1,1) s, '{}'::int[] t, date '2026-01-02' u, point(1,2) v, '10.0.0.1'::inet w"#;
+    let values = r#"SELECT ARRAY[1,2,NULL] a, ARRAY['x y',NULL] b, '{"a":[1,null]}'::jsonb c"#;
     let recovery = "SELECT pg_is_in_recovery()";
     for arguments in [
         ask(&["-c", rows]),
         ask(&["-c", rows, "--format", "pretty"]),
         ask(&["-c", rows, "--delimiter", "|"]),
+        ask(&["-c", objects]),
+        ask(&["-c", objects, "--format", "pretty"]),
+        ask(&["-c", values, "--format", "json"]),
+        ask(&["-c", values, "--format", "yaml"]),
         ask(&["-c", "SELECT 1 AS a, true AS b, NULL AS c, 1.5::float8 AS d, 'x' AS e", "--format", "json"]),
         ask(&["-c", "SELECT 1 AS a, true AS b, NULL AS c, 1.5::float8 AS d, 'x' AS e", "--format", "yaml"]),
         ask(&["-c", recovery]),
@@ -143,6 +153,16 @@ fn an_operator_finds_and_asks_the_servers() {
         assert_eq!(ours.status, theirs.status, "{arguments:?}");
     }
     says(&cluster, &ask(&["-f", sql]), "a\n7\n");
+    // In a terminal a difference has colours and goes to the pager.
+    let edit = format!(
+        "{} -c {}/node1.yml edit-config --set ttl=21 --force",
+        crate::harness::binary::pgherd().display(),
+        cluster.directory().display()
+    );
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &edit, "/dev/null"]).env("PAGER", "cat");
+    let shown = text(&terminal.output().expect("script runs"));
+    assert!(shown.contains("\x1b[32m+ttl: 21\x1b[0m"), "{shown:?}");
     // What goes wrong is a row, too.
     for (arguments, expected) in [
         (ask(&["-c", "SELECT 1/0"]), "\tERROR, SQLSTATE: 22012\n"),

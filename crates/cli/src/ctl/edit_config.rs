@@ -13,7 +13,7 @@ use pgherd_dcs::{Expect, Key, Written};
 use serde_json::{Map, Value};
 
 use super::context::{Access, Context};
-use super::{config_change, diff, editor, yaml};
+use super::{config_change, diff, editor, pager, yaml};
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct EditConfigArguments {
@@ -77,7 +77,7 @@ pub async fn run(arguments: EditConfigArguments, context: &mut Context) -> anyho
         return if arguments.quiet { Ok(()) } else { Ok(context.terminal.line("Not changed")?) };
     }
     if !arguments.quiet {
-        context.terminal.print(&diff::unified(&before.text, &after.text))?;
+        pager::show(&diff::unified(&before.text, &after.text), &mut context.terminal)?;
     }
     if !arguments.force {
         if arguments.reads_input() {

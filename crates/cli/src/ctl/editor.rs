@@ -41,7 +41,11 @@ fn editor() -> anyhow::Result<String> {
     named.or_else(found).context("EDITOR environment variable is not set. editor or vi are not available")
 }
 
-fn is_in_path(program: &str) -> bool {
+/// A name, or a path.
+pub fn is_in_path(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).is_file();
+    }
     let path: OsString = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory: std::path::PathBuf| Path::new(&directory).join(program).is_file())
 }

@@ -17,6 +17,7 @@ pub mod history;
 mod json;
 pub mod list;
 mod members;
+mod pager;
 mod password_file;
 pub mod pause;
 pub mod query;

@@ -46,6 +46,11 @@ impl Terminal {
         Terminal { output, input: Input::Prepared(Box::new(answers)) }
     }
 
+    /// Its output is that of the process.
+    pub fn is_standard(&self) -> bool {
+        matches!(self.input, Input::Standard)
+    }
+
     pub fn print(&mut self, text: &str) -> io::Result<()> {
         self.output.write_all(text.as_bytes())?;
         self.output.flush()
