@@ -229,7 +229,8 @@ async fn a_minority_answers_nothing_and_strangers_are_not_let_in() {
     client.renew(LEASE, None, until()).await.expect_err("no quorum, no renewal");
     let grant = Command::Grant { lease: LeaseId(8), ttl_ms: 1000 };
     let error = client.write(grant, until()).await.expect_err("no quorum, no write");
-    assert!(error.may_be_done, "{error}");
+    // A leader that has been without its quorum for a while takes nothing any more, and says so.
+    assert!(error.may_be_done || error.to_string().contains("nothing was done"), "{error}");
 
     let address = store.sites[leader].options.address.clone();
     let other = Dialer { cluster: "another".into(), ..store.dialer.clone() };

@@ -49,6 +49,9 @@ pub struct Fallback {
     refused_access: Option<RefusedLines>,
     /// The same of mappings.
     refused_mappings: Option<RefusedLines>,
+    /// What the running server has read last, as far as that is known. The file may hold newer lines that were not looked at in time.
+    pub readable_access: Option<Vec<String>>,
+    pub readable_mappings: Option<Vec<String>>,
 }
 
 /// Lines of a file that the server would not read, and those that it goes on with.

@@ -204,12 +204,22 @@ impl Daemon {
         if server.pg_hba.is_empty() || !server.admits_clients || server.parameters.contains_key("hba_file") {
             return;
         }
+        let readable = &mut self.current.fallback.readable_access;
+        // Until more is known: what was in the file before this change.
+        let before = readable.clone().or(before);
+        readable.clone_from(&before);
         let before = before.filter(|before| *before != server.pg_hba);
         let trouble = match tokio::time::timeout(ACCESS_CHECK, access::trouble(self.node.connection(), &server)).await {
             Ok(Ok(Some(trouble))) => trouble,
-            Ok(Ok(None)) => return,
+            Ok(Ok(None)) => {
+                self.current.fallback.readable_access = Some(server.pg_hba.clone());
+                return;
+            }
             Ok(Err(error)) => return tracing::debug!("the access rules could not be checked: {}", error.full()),
-            Err(_) => return tracing::debug!("the access rules could not be checked in time"),
+            Err(_) => {
+                self.memory.apply = true;
+                return tracing::debug!("the access rules could not be checked in time");
+            }
         };
         match before {
             Some(before) => {
@@ -231,12 +241,21 @@ impl Daemon {
         if !says || server.pg_ident.is_empty() || server.parameters.contains_key("ident_file") {
             return;
         }
+        let readable = &mut self.current.fallback.readable_mappings;
+        let before = readable.clone().or(before);
+        readable.clone_from(&before);
         let asked = access::trouble_of_mappings(self.node.connection());
         let trouble = match tokio::time::timeout(ACCESS_CHECK, asked).await {
             Ok(Ok(Some(trouble))) => trouble,
-            Ok(Ok(None)) => return,
+            Ok(Ok(None)) => {
+                self.current.fallback.readable_mappings = Some(server.pg_ident.clone());
+                return;
+            }
             Ok(Err(error)) => return tracing::debug!("the mappings could not be checked: {}", error.full()),
-            Err(_) => return tracing::debug!("the mappings could not be checked in time"),
+            Err(_) => {
+                self.memory.apply = true;
+                return tracing::debug!("the mappings could not be checked in time");
+            }
         };
         match before.filter(|before| *before != server.pg_ident) {
             Some(before) => {
