@@ -42,8 +42,11 @@ fn on_the_built_in_store_lost_hosts_are_replaced_and_the_lead_is_handed_over() {
     quorum();
     let before = cluster.leader();
     let candidate = cluster.replicas().into_iter().next().expect("there are two");
-    let output = cluster.ctl(&["switchover", "--candidate", &candidate, "--force"]);
-    assert!(text(&output).contains("Successfully switched over to"), "{}", text(&output));
+    // What the store shows of a lost host is three seconds old at most: the candidate may not be there yet.
+    eventually("the lead is handed over", LONG, || {
+        let said = text(&cluster.ctl(&["switchover", "--candidate", &candidate, "--force"]));
+        if said.contains("Successfully switched over to") { Ok(()) } else { Err(said) }
+    });
     assert_eq!(cluster.another_leader(&before), candidate);
     cluster.wait_healthy();
     writers.wait_for_more();
