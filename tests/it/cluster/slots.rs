@@ -58,11 +58,16 @@ fn replaceable_leader(cluster: &Cluster) -> String {
     leader
 }
 
-/// The primary's server is killed, and its agent gives the key away.
+/// The primary's server is killed, and its agent gives the key away. It starts its server again at once, which has everything, so it may be the one
+/// that takes the key; but a new primary that is.
 fn crash_over(cluster: &Cluster) {
     let leader = replaceable_leader(cluster);
+    let epoch = cluster.epoch(&leader);
     cluster.postmaster(&leader).expect("a postmaster").kill();
-    cluster.another_leader(&leader);
+    eventually("the cluster is led anew", LONG, || match cluster.epoch(&cluster.leader()) {
+        Some(new) if Some(new) != epoch => Ok(()),
+        other => Err(format!("{other:?} after {epoch:?}")),
+    });
 }
 
 /// Kills agent, guard and server of the primary, and starts its agent again once another leads.
