@@ -60,7 +60,9 @@ async fn a_cancel_request_reaches_the_server_of_its_session() {
     let token = client.cancel_token();
     let sleep = async { client.execute("select pg_sleep(60)", &[]).await };
     let cancel = async {
-        let running = "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'";
+        // Asleep, and not still being prepared: a request that comes between the two cancels nothing.
+        let running =
+            "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)' and wait_event = 'PgSleep'";
         while watcher.query_one(running, &[]).await.expect("a query").get::<_, i64>(0) == 0 {}
         token.cancel_query(tokio_postgres::NoTls).await.expect("a request");
     };
