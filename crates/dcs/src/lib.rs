@@ -12,7 +12,9 @@ pub mod fuzz;
 pub mod layout;
 mod open;
 mod section;
+mod session_cell;
 mod session_file;
+mod snapshot;
 mod store;
 mod zookeeper;
 

@@ -6,7 +6,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,27 @@ pub fn write(path: &Path, member: &str, identity: &Identity) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
     file.write_all(&serde_json::to_vec(&content)?)?;
     fs::rename(fresh, path)
+}
+
+/// Not awaited: a slow disk must not hold up the lease. A file that was not written costs a restarted agent its session, nothing else.
+/// `file`: with the member key that it is good for.
+pub fn save(file: Option<&(PathBuf, String)>, identity: Identity) {
+    let Some((path, member)) = file.cloned() else { return };
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = write(&path, &member, &identity) {
+            tracing::warn!(
+                "the session could not be saved in {}: {error}; a restarted agent will wait for it to expire",
+                path.display()
+            );
+        }
+    });
+}
+
+/// The session was ended. Already gone is as good; a file of an ended session costs the next process one refused request.
+pub fn forget(path: Option<&Path>) {
+    if let Some(path) = path {
+        let _ = fs::remove_file(path);
+    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,16 @@
 //! The keys: those that live and die with the lease, and the persistent ones.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pgherd_ha::{Epoch, Leader, LeaderOwner, Lease, Versioned, View};
+use pgherd_ha::{Epoch, LeaderOwner, Lease, View};
 use pgherd_store::kv::{Answer, Bytes as Value, Change, Command, Condition, Entry, LeaseId, Revision};
 use pgherd_store::wire::Renewal;
 use tokio::time::Instant;
 
 use super::{CallError, Client};
-use crate::layout::{self, Layout};
-use crate::{Acquired, Expect, Key, Written, boot_now};
+use crate::snapshot::{self, Found};
+use crate::{Acquired, Expect, Written, boot_now};
 
 /// Rounds of an operation that races with others for a key.
 const ROUNDS: usize = 4;
@@ -185,7 +184,7 @@ impl Client {
         }
         let put = Change::Put { key: path.to_owned(), value: Value(value.to_vec()), lease: None };
         match self.change(conditions(path, expect), put).await? {
-            Answer::Done { revision } => Ok(Written::Done { version: i64::try_from(revision.0).unwrap_or(i64::MAX) }),
+            Answer::Done { revision } => Ok(Written::Done { version: version(revision) }),
             Answer::Refused | Answer::NoLease => Ok(Written::Conflict),
         }
     }
@@ -209,20 +208,18 @@ impl Client {
     }
 
     pub(super) async fn list_clusters(&self) -> Result<Vec<String>, CallError> {
-        let prefix = match self.layout.namespace() {
-            "/" => "/".to_owned(),
-            namespace => format!("{namespace}/"),
-        };
-        let keys = self.read(&prefix, self.until()).await?;
-        let names = keys.iter().filter_map(|(key, _)| key.strip_prefix(&prefix)?.split_once('/').map(|(name, _)| name));
-        let mut names: Vec<String> = names.map(str::to_owned).collect();
-        names.dedup();
-        Ok(names)
+        let keys = self.read(&snapshot::namespace_prefix(&self.layout), self.until()).await?;
+        Ok(snapshot::clusters(&self.layout, keys.iter().map(|(key, _)| key.as_str())))
     }
 
     pub(super) async fn load_view(&self) -> Result<View, CallError> {
         let keys = self.read(&format!("{}/", self.layout.base()), self.until()).await?;
-        let view = view(&self.layout, self.session.now().map(|session| session.id), keys);
+        let own = self.session.now().map(|session| session.id);
+        let found = |(key, entry): (String, Entry)| {
+            let ours = own.is_some() && entry.lease == own;
+            (key, Found { epoch: Epoch(entry.created.0), version: version(entry.modified), value: entry.value.0, ours })
+        };
+        let view = snapshot::view(&self.layout, &keys.into_iter().map(found).collect());
         let leads = view.leader.as_ref().is_some_and(|leader| leader.owner == LeaderOwner::Me);
         self.leading.store(leads, std::sync::atomic::Ordering::SeqCst);
         Ok(view)
@@ -241,39 +238,12 @@ fn conditions(path: &str, expect: Expect) -> Vec<Condition> {
     }
 }
 
+/// A revision that far is never reached.
+fn version(revision: Revision) -> i64 {
+    i64::try_from(revision.0).unwrap_or(i64::MAX)
+}
+
 /// The leader's clock and ours: the kernel's is corrected by half a thousandth at most while it runs.
 fn allowance(granted: Duration) -> Duration {
     granted / 50
-}
-
-/// The cluster that these keys are.
-fn view(layout: &Layout, own: Option<LeaseId>, keys: Vec<(String, Entry)>) -> View {
-    let keys: BTreeMap<String, Entry> = keys.into_iter().collect();
-    let found = |key: Key| keys.get(&layout.key(key));
-    let value = |key: Key| found(key).map(|entry| entry.value.0.as_slice());
-    let leader = keys.get(&layout.leader()).map(|entry| Leader {
-        name: String::from_utf8_lossy(&entry.value.0).into_owned(),
-        epoch: Epoch(entry.created.0),
-        owner: if own.is_some() && entry.lease == own { LeaderOwner::Me } else { LeaderOwner::Other },
-    });
-    let members = format!("{}/", layout.members());
-    let member = |(key, entry): (&String, &Entry)| layout::decode_member(key.strip_prefix(&members)?, &entry.value.0);
-    View {
-        leader,
-        initialize: found(Key::Initialize)
-            .map(|entry| versioned(String::from_utf8_lossy(&entry.value.0).into_owned(), entry)),
-        config: found(Key::Config).and_then(|entry| Some(versioned(layout::decode_config(&entry.value.0)?, entry))),
-        members: keys.iter().filter_map(member).collect(),
-        // `optime/leader` is what very old members read and write instead.
-        status: value(Key::Status).or(value(Key::OptimeLeader)).map(layout::decode_status).unwrap_or_default(),
-        history: value(Key::History).map(layout::decode_history).unwrap_or_default(),
-        sync: found(Key::Sync).map(|entry| versioned(layout::decode_sync(&entry.value.0), entry)),
-        failover: found(Key::Failover).map(|entry| versioned(layout::decode_failover(&entry.value.0), entry)),
-        failsafe: value(Key::Failsafe).map(layout::decode_failsafe).unwrap_or_default(),
-        reservation: found(Key::Timelines).map(|entry| versioned(layout::decode_reservation(&entry.value.0), entry)),
-    }
-}
-
-fn versioned<T>(value: T, entry: &Entry) -> Versioned<T> {
-    Versioned { value, version: i64::try_from(entry.modified.0).unwrap_or(i64::MAX) }
 }

@@ -24,8 +24,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::keys::MemberKey;
 pub use self::section::{BuiltInAccess, BuiltInMember, BuiltInOptions, MemberError};
-use self::session::{Keeper, SessionCell};
+use self::session::{Keeper, Session};
 use crate::layout::Layout;
+use crate::session_cell::SessionCell;
+use crate::session_file;
 use crate::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, StoreOptions, Written};
 
 /// Between two questions whether the store answers.
@@ -50,7 +52,7 @@ struct Client {
     members: Members,
     /// Where connections live: whatever hangs in the thread of a caller delays no renewal.
     home: Handle,
-    session: SessionCell,
+    session: SessionCell<Session>,
     member: Mutex<MemberKey>,
     /// Held by whoever writes the member key.
     member_turn: tokio::sync::Mutex<()>,
@@ -320,7 +322,7 @@ impl Store for BuiltIn {
     }
 
     fn set_ttl(&self, ttl: Duration) {
-        self.client.session.ttl.send_if_modified(|now| std::mem::replace(now, ttl) != ttl);
+        self.client.session.set_ttl(ttl);
     }
 
     fn reconfigure(&self, _: &Servers) {
@@ -343,11 +345,8 @@ impl Store for BuiltIn {
         self.tasks.iter().for_each(AbortHandle::abort);
         let closed = client.operation(Kind::Write, || "end the lease".into(), end).await;
         self.stop();
-        if let Some(file) = &self.session_file
-            && closed.is_ok()
-        {
-            // Already gone is as good; a file of an ended lease costs the next process one refused request.
-            let _ = std::fs::remove_file(file);
+        if closed.is_ok() {
+            session_file::forget(self.session_file.as_deref());
         }
         closed
     }

@@ -7,18 +7,15 @@ use std::time::Duration;
 
 use pgherd_store::kv::{Answer, Command, LeaseId};
 use pgherd_store::wire::Renewal;
-use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{CallError, Client};
+use crate::session_cell::Missing;
 use crate::session_file::{self, Identity, Password};
 
 /// Between two tries while the store does not answer.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// How long an operation waits for a lease before it fails: about what a new leader of the store takes.
-const RECONNECT: Duration = Duration::from_millis(500);
 
 /// The longest time between two signs of life; a lease has at least four of them.
 const QUIET: Duration = Duration::from_secs(2);
@@ -28,37 +25,6 @@ const QUIET: Duration = Duration::from_secs(2);
 pub struct Session {
     pub id: LeaseId,
     pub granted: Duration,
-}
-
-/// The lease now, or why there is none.
-type SessionState = Result<Session, Arc<str>>;
-
-/// What the task and the operations share.
-#[derive(Debug)]
-pub struct SessionCell {
-    state: watch::Sender<SessionState>,
-    /// The time that is to be asked for.
-    pub ttl: watch::Sender<Duration>,
-    /// Somebody has found the lease gone.
-    pub check: Notify,
-}
-
-impl SessionCell {
-    pub fn new(ttl: Duration) -> SessionCell {
-        SessionCell {
-            state: watch::Sender::new(Err("no member of the store has been reached yet".into())),
-            ttl: watch::Sender::new(ttl),
-            check: Notify::new(),
-        }
-    }
-
-    fn set(&self, state: SessionState) {
-        self.state.send_modify(|now| *now = state);
-    }
-
-    pub fn now(&self) -> Option<Session> {
-        self.state.borrow().as_ref().ok().copied()
-    }
 }
 
 /// The task's own state.
@@ -149,20 +115,10 @@ impl Keeper {
         self.save(session);
     }
 
-    /// Not awaited: a slow disk must not hold up the lease. A file that was not written costs a restarted agent its lease,
-    /// nothing else.
     fn save(&self, session: Session) {
-        let Some((path, member)) = self.file.clone() else { return };
         let id = session.id.0.cast_signed();
         let identity = Identity { id, password: Password::default(), created_with: session.granted };
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = session_file::write(&path, &member, &identity) {
-                warn!(
-                    "the lease could not be saved in {}: {error}; a restarted agent will wait for it to expire",
-                    path.display()
-                );
-            }
-        });
+        session_file::save(self.file.as_ref(), identity);
     }
 }
 
@@ -173,19 +129,14 @@ fn random() -> Result<u64, CallError> {
 }
 
 impl Client {
-    /// The lease that new keys go under, waited for only as long as getting one takes. `stale`: one that is known to be gone.
+    /// The lease that new keys go under. `stale`: one that is known to be gone.
     pub(super) async fn session(&self, stale: Option<LeaseId>) -> Result<Session, CallError> {
         if stale.is_some() {
             self.session.check.notify_one();
         }
-        let mut state = self.session.state.subscribe();
-        let good = |state: &SessionState| state.as_ref().is_ok_and(|session| Some(session.id) != stale);
-        let _ = timeout(RECONNECT, state.wait_for(good)).await;
-        let state = state.borrow();
-        match &*state {
-            Ok(session) if Some(session.id) != stale => Ok(*session),
-            Ok(_) => Err(CallError::NoLease),
-            Err(why) => Err(CallError::NotSent(format!("there is no lease ({why})"))),
-        }
+        self.session.get(|session| Some(session.id) == stale).await.map_err(|missing| match missing {
+            Missing::Stale => CallError::NoLease,
+            Missing::Because(why) => CallError::NotSent(format!("there is no lease ({why})")),
+        })
     }
 }

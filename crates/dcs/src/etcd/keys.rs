@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Client;
 use super::gateway::{Again, CallError};
 use super::wire::{Act, Compare, DeleteAnswer, PutAnswer, RangeAnswer, TxnAnswer, keys_below, one_key, put, txn};
-use crate::{Expect, Written};
+use crate::{Expect, Written, snapshot};
 
 /// etcd refuses requests of more than 1.5 MiB, ZooKeeper those of more than one.
 const LARGEST_VALUE: usize = 1 << 20;
@@ -49,18 +49,11 @@ impl Client {
     }
 
     pub(super) async fn list_clusters(&self) -> Result<Vec<String>, CallError> {
-        let prefix = match self.layout.namespace() {
-            "/" => "/".to_owned(),
-            namespace => format!("{namespace}/"),
-        };
-        let mut body = keys_below(&prefix);
+        let mut body = keys_below(&snapshot::namespace_prefix(&self.layout));
         body["keys_only"] = true.into();
         let answer: RangeAnswer = self.gateway.call("kv/range", body, Again::Yes).await?;
-        let keys = answer.kvs.iter().filter_map(|key| std::str::from_utf8(&key.key.0).ok()?.strip_prefix(&prefix));
-        let mut names: Vec<String> = keys.filter_map(|rest| Some(rest.split_once('/')?.0.to_owned())).collect();
-        names.sort();
-        names.dedup();
-        Ok(names)
+        let paths = answer.kvs.iter().filter_map(|key| std::str::from_utf8(&key.key.0).ok());
+        Ok(snapshot::clusters(&self.layout, paths))
     }
 }
 

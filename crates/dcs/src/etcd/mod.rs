@@ -29,14 +29,13 @@ use tokio::time::{Instant, sleep, timeout};
 use self::gateway::{Again, CallError, Gateway};
 use self::lease::{MemberKey, Place};
 pub use self::servers::EtcdOptions;
-use self::session::{Keeper, SessionCell};
+use self::session::{Keeper, Session};
 pub use self::srv::EtcdSrv;
 use self::wire::Header;
 use crate::layout::Layout;
+use crate::session_cell::SessionCell;
+use crate::session_file;
 use crate::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, StoreOptions, Written};
-
-/// How long an operation waits for a lease before it fails: about what moving to another server takes.
-const RECONNECT: Duration = Duration::from_millis(500);
 
 /// Between two questions whether a server answers.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -58,7 +57,7 @@ struct Client {
     name: Option<String>,
     retry_timeout: Duration,
     gateway: Arc<Gateway>,
-    session: SessionCell,
+    session: SessionCell<Session>,
     /// The lease time that was last asked for, in seconds.
     asked_for: AtomicU64,
     member: Mutex<MemberKey>,
@@ -291,7 +290,7 @@ impl Store for Etcd {
     }
 
     fn set_ttl(&self, ttl: Duration) {
-        self.client.session.ttl.send_if_modified(|now| std::mem::replace(now, ttl) != ttl);
+        self.client.session.set_ttl(ttl);
     }
 
     fn reconfigure(&self, servers: &Servers) {
@@ -323,11 +322,8 @@ impl Store for Etcd {
         self.tasks.iter().for_each(AbortHandle::abort);
         let closed = client.operation(Kind::Write, || "end the lease".into(), revoke).await;
         self.stop();
-        if let Some(file) = &self.session_file
-            && closed.is_ok()
-        {
-            // Already gone is as good; a file of an ended lease costs the next process one refused request.
-            let _ = std::fs::remove_file(file);
+        if closed.is_ok() {
+            session_file::forget(self.session_file.as_deref());
         }
         closed
     }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Client;
 use super::gateway::{Again, CallError};
 use super::wire::{GrantAnswer, KeepAlive, KeepAliveAnswer};
+use crate::session_cell::Missing;
 use crate::session_file::{self, Identity, Password};
 
 /// Between two tries while the store does not answer.
@@ -37,37 +37,6 @@ pub struct Session {
 impl Session {
     pub fn owns(&self, lease: i64) -> bool {
         lease != 0 && (lease == self.id || Some(lease) == self.former)
-    }
-}
-
-/// The lease now, or why there is none.
-pub type SessionState = Result<Session, Arc<str>>;
-
-/// What the task and the operations share.
-#[derive(Debug)]
-pub struct SessionCell {
-    pub state: watch::Sender<SessionState>,
-    /// The time that is to be asked for.
-    pub ttl: watch::Sender<Duration>,
-    /// Somebody has found the lease gone.
-    pub check: Notify,
-}
-
-impl SessionCell {
-    pub fn new(ttl: Duration) -> SessionCell {
-        SessionCell {
-            state: watch::Sender::new(Err("no server has been reached yet".into())),
-            ttl: watch::Sender::new(ttl),
-            check: Notify::new(),
-        }
-    }
-
-    fn set(&self, state: SessionState) {
-        self.state.send_modify(|now| *now = state);
-    }
-
-    pub fn now(&self) -> Option<Session> {
-        self.state.borrow().as_ref().ok().copied()
     }
 }
 
@@ -193,19 +162,9 @@ impl Keeper {
         }
     }
 
-    /// Not awaited: a slow disk must not hold up the lease. A file that was not written costs a restarted agent its lease,
-    /// nothing else.
     fn save(&self, session: Session) {
-        let Some((path, member)) = self.file.clone() else { return };
         let identity = Identity { id: session.id, password: Password::default(), created_with: session.granted };
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = session_file::write(&path, &member, &identity) {
-                warn!(
-                    "the lease could not be saved in {}: {error}; a restarted agent will wait for it to expire",
-                    path.display()
-                );
-            }
-        });
+        session_file::save(self.file.as_ref(), identity);
     }
 }
 
@@ -223,19 +182,14 @@ impl Client {
         Ok((answer.ttl != 0).then_some(answer))
     }
 
-    /// The lease that new keys go under, waited for only as long as getting one takes. `stale`: one that is known to be gone.
+    /// The lease that new keys go under. `stale`: one that is known to be gone.
     pub(super) async fn session(&self, stale: Option<i64>) -> Result<Session, CallError> {
         if stale.is_some() {
             self.session.check.notify_one();
         }
-        let mut state = self.session.state.subscribe();
-        let good = |state: &SessionState| state.as_ref().is_ok_and(|session| Some(session.id) != stale);
-        let _ = timeout(super::RECONNECT, state.wait_for(good)).await;
-        let state = state.borrow();
-        match &*state {
-            Ok(session) if Some(session.id) != stale => Ok(*session),
-            Ok(_) => Err(CallError::NoLease),
-            Err(why) => Err(CallError::NotSent(format!("there is no lease ({why})"))),
-        }
+        self.session.get(|session| Some(session.id) == stale).await.map_err(|missing| match missing {
+            Missing::Stale => CallError::NoLease,
+            Missing::Because(why) => CallError::NotSent(format!("there is no lease ({why})")),
+        })
     }
 }

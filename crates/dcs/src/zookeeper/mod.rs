@@ -245,11 +245,8 @@ impl Store for ZooKeeper {
             })
             .await;
         self.suspend();
-        if let Some(file) = &self.session_file
-            && closed.is_ok()
-        {
-            // Already gone is as good; a file of a closed session costs the next process one refused request.
-            let _ = std::fs::remove_file(file);
+        if closed.is_ok() {
+            session_file::forget(self.session_file.as_deref());
         }
         closed
     }

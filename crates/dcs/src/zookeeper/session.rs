@@ -198,18 +198,7 @@ impl Keeper {
         }
     }
 
-    /// Not awaited: a slow disk must not hold up the lease. A file that was not written costs a restarted agent its
-    /// session, nothing else.
     fn save(&self, identity: &Identity) {
-        let Some((path, member)) = self.file.clone() else { return };
-        let identity = identity.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = session_file::write(&path, &member, &identity) {
-                warn!(
-                    "the session could not be saved in {}: {error}; a restarted agent will wait for it to expire",
-                    path.display()
-                );
-            }
-        });
+        session_file::save(self.file.as_ref(), identity.clone());
     }
 }
