@@ -90,7 +90,7 @@ fn template() -> anyhow::Result<Map<String, Value>> {
             "type": "plain",
             "level": "INFO",
             "traceback_level": "ERROR",
-            "format": "%(asctime)s %(levelname)s: %(message)s",
+            "format": pgherd_agent::log::DEFAULT_FORMAT,
             "max_queue_size": 1000,
         },
         "postgresql": {

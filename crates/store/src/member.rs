@@ -74,7 +74,7 @@ impl Running {
         let listener = TcpListener::bind(&options.listen).await.map_err(listen)?;
         let (node, keeper) = Node::start(&options.directory, &options.name, options.dialer.clone()).await?;
         let cluster = options.dialer.cluster.clone();
-        let server = Server::start(listener, options.server.clone(), cluster, node.clone()).map_err(listen)?;
+        let server = Server::start(listener, options.server.clone(), cluster, node.clone());
         let joins = tokio::spawn(join(node.clone(), options));
         Ok(Running { node, _keeper: keeper, _server: server, joins })
     }

@@ -1,7 +1,6 @@
 //! Where a member is asked: by the others, and by clients. Everybody shows that they belong here (TLS) and which store they mean.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,19 +27,13 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Serves while it is there.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    pub fn start(listener: TcpListener, tls: Arc<ServerConfig>, cluster: String, node: Node) -> io::Result<Server> {
-        let address = listener.local_addr()?;
+    pub fn start(listener: TcpListener, tls: Arc<ServerConfig>, cluster: String, node: Node) -> Server {
         let task = tokio::spawn(accept_all(listener, TlsAcceptor::from(tls), Arc::new(cluster), node));
-        Ok(Server { address, task })
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.address
+        Server { task }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::log::levels::{Levels, level_of};
 use crate::log::{Destination, Layout};
 
 /// Patroni's, where the form of a line is asked for and no format is.
-const FORMAT: &str = "%(asctime)s %(levelname)s: %(message)s";
+const FORMAT: &str = crate::log::DEFAULT_FORMAT;
 
 /// Of these each says that whoever reads the log expects Patroni's form; without any of them it is ours.
 const FORM: [&str; 5] = ["log.type", "log.format", "log.dateformat", "log.static_fields", "log.dir"];

@@ -26,6 +26,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub use layout::Layout;
 use levels::Levels;
+pub use python::DEFAULT as DEFAULT_FORMAT;
 use queue::Queue;
 pub use record::{Extra, Record};
 pub use sink::{Destination, Sink};

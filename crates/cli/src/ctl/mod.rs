@@ -31,7 +31,7 @@ mod schedule;
 mod selection;
 mod settings;
 pub mod show_config;
-mod sql;
+pub mod sql;
 mod sql_text;
 pub mod switchover;
 pub mod table;

@@ -118,6 +118,6 @@ fn text(error: &Error) -> String {
 }
 
 /// Who runs this, to the system.
-fn own_name() -> Option<String> {
+pub fn own_name() -> Option<String> {
     User::from_uid(Uid::effective()).ok().flatten().map(|user| user.name)
 }

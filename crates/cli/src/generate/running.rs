@@ -7,12 +7,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use nix::unistd::{Uid, User};
 use serde_json::{Map, Value, json};
 use tokio_postgres::config::{ChannelBinding, Host, SslMode};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::{FIX, section};
+use crate::ctl::sql::own_name;
 use crate::ctl::terminal::Terminal;
 
 /// Where the packages of Debian have the socket; the next is PostgreSQL's own default.
@@ -223,10 +223,6 @@ fn shown(host: &Host) -> String {
 fn own_socket(port: u16) -> &'static str {
     let found = SOCKETS.into_iter().find(|directory| Path::new(directory).join(format!(".s.PGSQL.{port}")).exists());
     found.unwrap_or(SOCKETS[0])
-}
-
-fn own_name() -> Option<String> {
-    User::from_uid(Uid::effective()).ok().flatten().map(|user| user.name)
 }
 
 /// `pg_hba.conf` and `pg_ident.conf`, where they are the ones in the data directory: others may not be ours to write.
