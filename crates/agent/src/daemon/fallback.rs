@@ -45,13 +45,10 @@ pub struct Fallback {
     /// Of the server that was started and has not answered yet.
     tried: Option<(String, Taken)>,
     refused: Option<Refused>,
-    /// Access rules that a running server could not read.
-    refused_access: Option<RefusedLines>,
-    /// The same of mappings.
-    refused_mappings: Option<RefusedLines>,
-    /// What the running server has read last, as far as that is known. The file may hold newer lines that were not looked at in time.
-    pub readable_access: Option<Vec<String>>,
-    pub readable_mappings: Option<Vec<String>>,
+    /// The lines of `pg_hba.conf`, as a running server takes them.
+    pub access: Lines,
+    /// Those of `pg_ident.conf`.
+    pub mappings: Lines,
 }
 
 /// Lines of a file that the server would not read, and those that it goes on with.
@@ -63,11 +60,40 @@ pub struct RefusedLines {
     pub said: String,
 }
 
-impl RefusedLines {
-    fn apply(refused: Option<&RefusedLines>, lines: &mut Vec<String>) {
-        if let Some(refused) = refused.filter(|refused| refused.refused == *lines) {
+/// What is known of a file whose lines a running server reads anew, and passes over where it cannot.
+#[derive(Debug, Default)]
+pub struct Lines {
+    refused: Option<RefusedLines>,
+    /// What it has read last, as far as that is known. The file may hold newer lines that were not looked at in time.
+    readable: Option<Vec<String>>,
+}
+
+impl Lines {
+    /// What the server goes back to from these lines, if not to themselves. `in_file`: what the file held before they came, which is all that is known at first.
+    pub fn before(&mut self, lines: &[String], in_file: Option<Vec<String>>) -> Option<Vec<String>> {
+        self.readable = self.readable.take().or(in_file);
+        self.readable.clone().filter(|before| *before != lines)
+    }
+
+    /// The server has read these.
+    pub fn read(&mut self, lines: &[String]) {
+        self.readable = Some(lines.to_vec());
+    }
+
+    /// The running server cannot use these, and goes on with those of before.
+    pub fn refuse(&mut self, refused: RefusedLines) {
+        self.refused = Some(refused);
+    }
+
+    fn apply(&self, lines: &mut Vec<String>) {
+        if let Some(refused) = self.refused.as_ref().filter(|refused| refused.refused == *lines) {
             lines.clone_from(&refused.before);
         }
+    }
+
+    /// What was said of these, if they are not used.
+    fn said(&self, wanted: &[String]) -> Option<String> {
+        self.refused.as_ref().filter(|refused| refused.refused == wanted).map(|refused| refused.said.clone())
     }
 }
 
@@ -86,8 +112,8 @@ impl Fallback {
 
     /// The server without what was tried in vain.
     pub fn apply(&self, role: &str, mut server: Server) -> Server {
-        RefusedLines::apply(self.refused_access.as_ref(), &mut server.pg_hba);
-        RefusedLines::apply(self.refused_mappings.as_ref(), &mut server.pg_ident);
+        self.access.apply(&mut server.pg_hba);
+        self.mappings.apply(&mut server.pg_ident);
         let Some((refused, good)) =
             self.refused.as_ref().filter(|refused| refused.role == role).zip(self.good_for(role))
         else {
@@ -122,23 +148,9 @@ impl Fallback {
         self.tried = self.staged.take();
     }
 
-    /// The running server cannot read these access rules, and goes on with those of before.
-    pub fn refuse_access(&mut self, refused: RefusedLines) {
-        self.refused_access = Some(refused);
-    }
-
-    /// Nor these mappings.
-    pub fn refuse_mappings(&mut self, refused: RefusedLines) {
-        self.refused_mappings = Some(refused);
-    }
-
     /// What was said of the lines that are configured and not used.
     pub fn refused_lines(&self, wanted: &Server) -> Vec<String> {
-        let pairs = [(&self.refused_access, &wanted.pg_hba), (&self.refused_mappings, &wanted.pg_ident)];
-        let refused = pairs.into_iter().filter_map(|(refused, wanted)| {
-            refused.as_ref().filter(|refused| refused.refused == *wanted).map(|refused| refused.said.clone())
-        });
-        refused.collect()
+        [self.access.said(&wanted.pg_hba), self.mappings.said(&wanted.pg_ident)].into_iter().flatten().collect()
     }
 
     /// It lets somebody in. `access`: the lines of its `pg_hba.conf`.
@@ -283,6 +295,18 @@ mod tests {
         assert_eq!(fallback.apply("primary", wanted), good);
         let corrected = server(&[("shared_buffers", "64MB"), ("work_mem", "8MB")]);
         assert_eq!(fallback.apply("primary", corrected.clone()), corrected);
+    }
+
+    #[test]
+    fn lines_go_back_to_what_was_read_and_not_to_what_the_file_held() {
+        let lines = |text: &str| vec![text.to_owned()];
+        let mut known = Lines::default();
+        assert_eq!(known.before(&lines("bad"), Some(lines("good"))), Some(lines("good")));
+        // These were not looked at in time, and others came.
+        assert_eq!(known.before(&lines("worse"), Some(lines("bad"))), Some(lines("good")));
+        known.read(&lines("better"));
+        assert_eq!(known.before(&lines("worse"), Some(lines("better"))), Some(lines("better")));
+        assert_eq!(known.before(&lines("better"), Some(lines("worse"))), None);
     }
 
     #[test]

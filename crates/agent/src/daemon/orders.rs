@@ -204,15 +204,11 @@ impl Daemon {
         if server.pg_hba.is_empty() || !server.admits_clients || server.parameters.contains_key("hba_file") {
             return;
         }
-        let readable = &mut self.current.fallback.readable_access;
-        // Until more is known: what was in the file before this change.
-        let before = readable.clone().or(before);
-        readable.clone_from(&before);
-        let before = before.filter(|before| *before != server.pg_hba);
+        let before = self.current.fallback.access.before(&server.pg_hba, before);
         let trouble = match tokio::time::timeout(ACCESS_CHECK, access::trouble(self.node.connection(), &server)).await {
             Ok(Ok(Some(trouble))) => trouble,
             Ok(Ok(None)) => {
-                self.current.fallback.readable_access = Some(server.pg_hba.clone());
+                self.current.fallback.access.read(&server.pg_hba);
                 return;
             }
             Ok(Err(error)) => return tracing::debug!("the access rules could not be checked: {}", error.full()),
@@ -224,7 +220,7 @@ impl Daemon {
         match before {
             Some(before) => {
                 let refused = not_used("pg_hba", &trouble, &server.pg_hba, before);
-                self.current.fallback.refuse_access(refused);
+                self.current.fallback.access.refuse(refused);
                 self.memory.apply = true;
             }
             None => self.complain(format!(
@@ -241,14 +237,12 @@ impl Daemon {
         if !says || server.pg_ident.is_empty() || server.parameters.contains_key("ident_file") {
             return;
         }
-        let readable = &mut self.current.fallback.readable_mappings;
-        let before = readable.clone().or(before);
-        readable.clone_from(&before);
+        let before = self.current.fallback.mappings.before(&server.pg_ident, before);
         let asked = access::trouble_of_mappings(self.node.connection());
         let trouble = match tokio::time::timeout(ACCESS_CHECK, asked).await {
             Ok(Ok(Some(trouble))) => trouble,
             Ok(Ok(None)) => {
-                self.current.fallback.readable_mappings = Some(server.pg_ident.clone());
+                self.current.fallback.mappings.read(&server.pg_ident);
                 return;
             }
             Ok(Err(error)) => return tracing::debug!("the mappings could not be checked: {}", error.full()),
@@ -257,10 +251,10 @@ impl Daemon {
                 return tracing::debug!("the mappings could not be checked in time");
             }
         };
-        match before.filter(|before| *before != server.pg_ident) {
+        match before {
             Some(before) => {
                 let refused = not_used("pg_ident", &trouble, &server.pg_ident, before);
-                self.current.fallback.refuse_mappings(refused);
+                self.current.fallback.mappings.refuse(refused);
                 self.memory.apply = true;
             }
             None => self.complain(format!(
