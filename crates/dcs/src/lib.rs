@@ -9,8 +9,10 @@ mod error;
 mod etcd;
 #[doc(hidden)]
 pub mod fuzz;
+mod home;
 pub mod layout;
 mod open;
+mod operation;
 mod section;
 mod session_cell;
 mod session_file;

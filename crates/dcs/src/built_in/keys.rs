@@ -32,7 +32,7 @@ pub struct MemberKey {
 impl Client {
     /// A command, in the thread of the connections.
     pub(super) async fn command(&self, command: Command) -> Result<Answer, CallError> {
-        let (members, until) = (self.members.clone(), self.until());
+        let (members, until) = (self.members.clone(), self.operations.until());
         self.at_home(async move { members.write(command, until).await }).await
     }
 
@@ -61,7 +61,7 @@ impl Client {
         lease: LeaseId,
         holds: Option<(String, Revision)>,
     ) -> Result<Renewal, CallError> {
-        let (members, until) = (self.members.clone(), self.until());
+        let (members, until) = (self.members.clone(), self.operations.until());
         self.at_home(async move { members.renew(lease, holds, until).await }).await
     }
 
@@ -80,7 +80,7 @@ impl Client {
                 }
                 Answer::Done { revision } => Epoch(revision.0),
                 // An earlier attempt of ours whose answer was lost, or somebody else's.
-                Answer::Refused => match self.read_leader(self.until()).await? {
+                Answer::Refused => match self.read_leader(self.operations.until()).await? {
                     Some(entry) if entry.lease == Some(session.id) => Epoch(entry.created.0),
                     Some(_) => return Ok(Acquired::Taken),
                     None => continue,
@@ -165,7 +165,7 @@ impl Client {
                 }
                 Answer::NoLease => return Err(CallError::NoLease),
                 Answer::Refused => {
-                    let found = self.read_one(&key, self.until()).await?;
+                    let found = self.read_one(&key, self.operations.until()).await?;
                     self.member().revision = found.map(|entry| entry.modified);
                 }
             }
@@ -192,7 +192,7 @@ impl Client {
     pub(super) async fn delete_key(&self, path: &str, expect: Expect) -> Result<bool, CallError> {
         let at = match expect {
             Expect::Absent => return Ok(false),
-            Expect::Any => match self.read_one(path, self.until()).await? {
+            Expect::Any => match self.read_one(path, self.operations.until()).await? {
                 Some(entry) => entry.modified,
                 None => return Ok(false),
             },
@@ -208,12 +208,12 @@ impl Client {
     }
 
     pub(super) async fn list_clusters(&self) -> Result<Vec<String>, CallError> {
-        let keys = self.read(&snapshot::namespace_prefix(&self.layout), self.until()).await?;
+        let keys = self.read(&snapshot::namespace_prefix(&self.layout), self.operations.until()).await?;
         Ok(snapshot::clusters(&self.layout, keys.iter().map(|(key, _)| key.as_str())))
     }
 
     pub(super) async fn load_view(&self) -> Result<View, CallError> {
-        let keys = self.read(&format!("{}/", self.layout.base()), self.until()).await?;
+        let keys = self.read(&format!("{}/", self.layout.base()), self.operations.until()).await?;
         let own = self.session.now().map(|session| session.id);
         let found = |(key, entry): (String, Entry)| {
             let ours = own.is_some() && entry.lease == own;

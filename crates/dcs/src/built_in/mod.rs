@@ -25,10 +25,12 @@ use tokio::time::{Instant, sleep, timeout};
 use self::keys::MemberKey;
 pub use self::section::{BuiltInAccess, BuiltInMember, BuiltInOptions, MemberError};
 use self::session::{Keeper, Session};
+use crate::home::at_home;
 use crate::layout::Layout;
+use crate::operation::{Failure, Kind, Operations};
 use crate::session_cell::SessionCell;
 use crate::session_file;
-use crate::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, StoreOptions, Written};
+use crate::{Acquired, Expect, Key, Servers, Store, StoreError, StoreOptions, Written};
 
 /// Between two questions whether the store answers.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -44,13 +46,11 @@ pub struct BuiltIn {
 /// What the operations and the tasks share.
 #[derive(Debug)]
 struct Client {
-    /// `store a:8010,b:8010`, for messages.
-    display: String,
+    operations: Operations,
     layout: Layout,
     name: Option<String>,
-    retry_timeout: Duration,
     members: Members,
-    /// Where connections live: whatever hangs in the thread of a caller delays no renewal.
+    /// Where connections live.
     home: Handle,
     session: SessionCell<Session>,
     member: Mutex<MemberKey>,
@@ -61,7 +61,6 @@ struct Client {
     changes: watch::Sender<u64>,
     /// Somebody wants to hear of changes.
     watched: Notify,
-    suspended: AtomicBool,
 }
 
 /// Why there is no answer.
@@ -79,22 +78,17 @@ enum CallError {
     Lost(String),
 }
 
-impl CallError {
-    fn may_be_done(&self) -> bool {
+impl Failure for CallError {
+    fn is_lost(&self) -> bool {
         match self {
             CallError::Store(error) => error.may_be_done,
             CallError::Lost(_) => true,
             CallError::NotSent(_) | CallError::Refused(_) | CallError::NoLease => false,
         }
     }
-}
 
-/// Ends a task with whoever waits for it.
-struct Ends(AbortHandle);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        self.0.abort();
+    fn may_pass(&self) -> bool {
+        !matches!(self, CallError::Refused(_))
     }
 }
 
@@ -105,22 +99,16 @@ impl BuiltIn {
     /// runtime that has timers. Fails on names that can never work.
     pub fn connect(servers: &BuiltInOptions, options: &StoreOptions) -> Result<BuiltIn, StoreError> {
         let display = format!("store {}", servers.members.join(","));
-        let refused = |cause: String| StoreError {
-            store: display.clone(),
-            operation: "connect".into(),
-            cause,
-            outcome: Outcome::NotDone,
-            retry: false,
-        };
+        let operations = Operations::new(display, options.retry_timeout);
+        let refused = |cause: String| operations.cannot_connect(cause, false);
         let layout = Layout::new(&options.namespace, &options.scope).map_err(|error| refused(error.to_string()))?;
         let member = options.name.as_deref().map(|name| layout.member(name)).transpose();
         let member = member.map_err(|error| refused(error.to_string()))?;
         let (_, tls) = servers.tls().map_err(|error| refused(error.to_string()))?;
         let client = Arc::new(Client {
-            display,
+            operations,
             layout,
             name: options.name.clone(),
-            retry_timeout: options.retry_timeout,
             members: Members::new(servers.dialer(tls), &servers.members),
             home: Handle::current(),
             session: SessionCell::new(options.ttl),
@@ -129,7 +117,6 @@ impl BuiltIn {
             leading: AtomicBool::new(false),
             changes: watch::Sender::new(0),
             watched: Notify::new(),
-            suspended: AtomicBool::new(false),
         });
         let mut tasks = vec![tokio::spawn(client.clone().watch()).abort_handle()];
         // An onlooker has nothing that would have to live and die with it.
@@ -142,7 +129,7 @@ impl BuiltIn {
 
     fn stop(&self) {
         self.tasks.iter().for_each(AbortHandle::abort);
-        self.client.suspended.store(true, Ordering::SeqCst);
+        self.client.operations.suspend();
     }
 }
 
@@ -163,17 +150,10 @@ impl Client {
         &self,
         work: impl Future<Output = Result<T, ClientError>> + Send + 'static,
     ) -> Result<T, CallError> {
-        let task = self.home.spawn(work);
-        let _ends = Ends(task.abort_handle());
-        match task.await {
+        match at_home(&self.home, work).await {
             Ok(result) => Ok(result?),
             Err(_) => Err(CallError::Lost("the thread of the store's client has ended".into())),
         }
-    }
-
-    /// By when an answer is to be there.
-    fn until(&self) -> Instant {
-        Instant::now() + self.retry_timeout
     }
 
     /// Hints to load again: whatever was missed in an outage is in the load that follows.
@@ -195,7 +175,7 @@ impl Client {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!("{}: the watch has ended: {error}", self.display);
+                    tracing::debug!("{}: the watch has ended: {error}", self.operations.store());
                     failing = true;
                     sleep(PAUSE).await;
                 }
@@ -203,42 +183,10 @@ impl Client {
         }
     }
 
-    /// Runs one operation within its deadline and says of a failure what is known.
-    async fn operation<T>(
-        &self,
-        kind: Kind,
-        name: impl Fn() -> String,
-        work: impl Future<Output = Result<T, CallError>>,
-    ) -> Result<T, StoreError> {
-        let limit = self.retry_timeout;
-        let error = if self.suspended.load(Ordering::SeqCst) {
-            CallError::NotSent("this client was suspended".into())
-        } else {
-            match timeout(limit, work).await {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => error,
-                Err(_) => CallError::Lost(format!("no answer within {} ms", limit.as_millis())),
-            }
-        };
-        let outcome = match kind {
-            Kind::Write if error.may_be_done() => Outcome::Unknown,
-            _ => Outcome::NotDone,
-        };
-        let retry = !matches!(error, CallError::Refused(_));
-        Err(StoreError { store: self.display.clone(), operation: name(), cause: error.to_string(), outcome, retry })
-    }
-
     fn member(&self) -> std::sync::MutexGuard<'_, MemberKey> {
         // Nothing that holds it panics half way through a change.
         self.member.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether an operation whose answer is lost may have changed something.
-#[derive(Clone, Copy)]
-enum Kind {
-    Read,
-    Write,
 }
 
 #[async_trait]
@@ -263,13 +211,12 @@ impl Store for BuiltIn {
             "no answer within {} ms ({why}); check that a majority of the store's members run and that the section `store` names them",
             within.as_millis()
         );
-        let (store, operation) = (client.display.clone(), "connect".to_owned());
-        Err(StoreError { store, operation, cause, outcome: Outcome::NotDone, retry: true })
+        Err(client.operations.cannot_connect(cause, true))
     }
 
     async fn load(&self) -> Result<View, StoreError> {
         let client = &self.client;
-        client.operation(Kind::Read, || format!("load {}", client.layout.base()), client.load_view()).await
+        client.operations.run(Kind::Read, || format!("load {}", client.layout.base()), client.load_view()).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -279,46 +226,55 @@ impl Store for BuiltIn {
 
     async fn acquire(&self) -> Result<Acquired, StoreError> {
         let client = &self.client;
-        client.operation(Kind::Write, || format!("create {}", client.layout.leader()), client.acquire_leader()).await
+        client
+            .operations
+            .run(Kind::Write, || format!("create {}", client.layout.leader()), client.acquire_leader())
+            .await
     }
 
     async fn renew(&self, epoch: Epoch) -> Result<Option<Lease>, StoreError> {
         let client = &self.client;
-        client.operation(Kind::Read, || format!("renew {}", client.layout.leader()), client.renew_leader(epoch)).await
+        client
+            .operations
+            .run(Kind::Read, || format!("renew {}", client.layout.leader()), client.renew_leader(epoch))
+            .await
     }
 
     async fn release(&self, epoch: Epoch) -> Result<bool, StoreError> {
         let client = &self.client;
         let work = client.release_leader(epoch);
-        client.operation(Kind::Write, || format!("delete {}", client.layout.leader()), work).await
+        client.operations.run(Kind::Write, || format!("delete {}", client.layout.leader()), work).await
     }
 
     async fn write_member(&self, value: &[u8]) -> Result<(), StoreError> {
         let client = &self.client;
         let name = || format!("write {}/{}", client.layout.members(), client.name.as_deref().unwrap_or_default());
-        client.operation(Kind::Write, name, client.write_own_member(value)).await
+        client.operations.run(Kind::Write, name, client.write_own_member(value)).await
     }
 
     async fn write(&self, key: Key, value: &[u8], expect: Expect) -> Result<Written, StoreError> {
         let client = &self.client;
         let path = client.layout.key(key);
-        client.operation(Kind::Write, || format!("write {path}"), client.write_key(&path, value, expect)).await
+        client.operations.run(Kind::Write, || format!("write {path}"), client.write_key(&path, value, expect)).await
     }
 
     async fn delete(&self, key: Key, expect: Expect) -> Result<bool, StoreError> {
         let client = &self.client;
         let path = client.layout.key(key);
-        client.operation(Kind::Write, || format!("delete {path}"), client.delete_key(&path, expect)).await
+        client.operations.run(Kind::Write, || format!("delete {path}"), client.delete_key(&path, expect)).await
     }
 
     async fn delete_cluster(&self) -> Result<(), StoreError> {
         let client = &self.client;
-        client.operation(Kind::Write, || format!("delete {}", client.layout.base()), client.delete_tree()).await
+        client.operations.run(Kind::Write, || format!("delete {}", client.layout.base()), client.delete_tree()).await
     }
 
     async fn clusters(&self) -> Result<Vec<String>, StoreError> {
         let client = &self.client;
-        client.operation(Kind::Read, || format!("list {}", client.layout.namespace()), client.list_clusters()).await
+        client
+            .operations
+            .run(Kind::Read, || format!("list {}", client.layout.namespace()), client.list_clusters())
+            .await
     }
 
     fn set_ttl(&self, ttl: Duration) {
@@ -343,7 +299,7 @@ impl Store for BuiltIn {
         };
         // Else the keeper would ask for another.
         self.tasks.iter().for_each(AbortHandle::abort);
-        let closed = client.operation(Kind::Write, || "end the lease".into(), end).await;
+        let closed = client.operations.run(Kind::Write, || "end the lease".into(), end).await;
         self.stop();
         if closed.is_ok() {
             session_file::forget(self.session_file.as_deref());

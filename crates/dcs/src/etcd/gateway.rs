@@ -16,7 +16,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -25,6 +24,8 @@ use super::srv::{self, EtcdSrv};
 use super::wire::{Credentials, MembersAnswer, Refusal, TokenAnswer, VersionAnswer};
 use crate::StoreSecret;
 use crate::error::error_chain;
+use crate::home::at_home;
+use crate::operation::Failure;
 
 /// A load of the largest cluster is some hundred kilobytes.
 const LARGEST_ANSWER: usize = 16 << 20;
@@ -59,12 +60,18 @@ pub enum CallError {
     Refused(String),
 }
 
-impl CallError {
-    /// Whether the same call can succeed later: not after a verdict, unless it is on the lease (a new one is on its way).
-    pub fn may_pass(&self) -> bool {
-        matches!(self, CallError::NotSent(_) | CallError::Lost(_) | CallError::NoLease)
+impl Failure for CallError {
+    fn is_lost(&self) -> bool {
+        matches!(self, CallError::Lost(_))
     }
 
+    /// Not after a verdict, unless it is on the lease (a new one is on its way).
+    fn may_pass(&self) -> bool {
+        matches!(self, CallError::NotSent(_) | CallError::Lost(_) | CallError::NoLease)
+    }
+}
+
+impl CallError {
     /// What comes after a step that was carried out: the whole may have been.
     pub fn after_a_write(self) -> CallError {
         match self {
@@ -100,7 +107,7 @@ pub struct Gateway {
     /// No server that is known answers: the records may name others by now.
     all_gone: AtomicBool,
     never_asked: AtomicBool,
-    runtime: Handle,
+    home: Handle,
     credentials: Mutex<Option<(String, StoreSecret)>>,
     /// When our credentials were refused last, and in what words.
     refused: Mutex<Option<(Instant, CallError)>>,
@@ -147,7 +154,7 @@ impl Gateway {
             asked: tokio::sync::Mutex::new(None),
             all_gone: AtomicBool::new(true),
             never_asked: AtomicBool::new(true),
-            runtime: Handle::current(),
+            home: Handle::current(),
             credentials: Mutex::new(options.username.clone().zip(options.password.clone())),
             refused: Mutex::new(None),
             token: Mutex::new(None),
@@ -183,7 +190,7 @@ impl Gateway {
         if self.knows_a_server() && !first {
             if self.all_gone.swap(false, Ordering::SeqCst) {
                 let gateway = self.clone();
-                self.runtime.spawn(async move {
+                self.home.spawn(async move {
                     if let Err(why) = gateway.ask_records().await {
                         debug!("etcd: {why}; going on with the servers that are known");
                     }
@@ -279,10 +286,7 @@ impl Gateway {
     {
         let gateway = self.clone();
         let call = async move { gateway.call_here(method, &body, again).await };
-        match Dropped(self.runtime.spawn(call)).join().await {
-            Ok(answer) => answer,
-            Err(_) => Err(CallError::Lost("this client has ended".into())),
-        }
+        at_home(&self.home, call).await.unwrap_or_else(|_| Err(CallError::Lost("this client has ended".into())))
     }
 
     async fn call_here<A: DeserializeOwned>(
@@ -448,21 +452,6 @@ impl Gateway {
 
     pub fn forget_token(&self) {
         *self.token.lock().expect("nobody panics while holding this lock") = None;
-    }
-}
-
-/// A call whose caller has gone is not gone on with.
-struct Dropped<T>(JoinHandle<T>);
-
-impl<T> Dropped<T> {
-    async fn join(&mut self) -> Result<T, tokio::task::JoinError> {
-        (&mut self.0).await
-    }
-}
-
-impl<T> Drop for Dropped<T> {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

@@ -13,7 +13,6 @@ mod srv;
 mod watch;
 pub(crate) mod wire;
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,9 +32,10 @@ use self::session::{Keeper, Session};
 pub use self::srv::EtcdSrv;
 use self::wire::Header;
 use crate::layout::Layout;
+use crate::operation::{Failure, Kind, Operations};
 use crate::session_cell::SessionCell;
 use crate::session_file;
-use crate::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, StoreOptions, Written};
+use crate::{Acquired, Expect, Key, Servers, Store, StoreError, StoreOptions, Written};
 
 /// Between two questions whether a server answers.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -51,11 +51,9 @@ pub struct Etcd {
 /// What the operations and the tasks share.
 #[derive(Debug)]
 struct Client {
-    /// `etcd http://a:2379,http://b:2379` or `etcd srv example.org`, for messages.
-    display: String,
+    operations: Operations,
     layout: Layout,
     name: Option<String>,
-    retry_timeout: Duration,
     gateway: Arc<Gateway>,
     session: SessionCell<Session>,
     /// The lease time that was last asked for, in seconds.
@@ -70,7 +68,6 @@ struct Client {
     changes: tokio::sync::watch::Sender<u64>,
     /// Somebody wants to hear of changes.
     watched: Notify,
-    suspended: AtomicBool,
 }
 
 impl Etcd {
@@ -81,22 +78,16 @@ impl Etcd {
     pub fn connect(servers: &EtcdOptions, options: &StoreOptions) -> Result<Etcd, StoreError> {
         let named = servers.srv.iter().map(|srv| format!("srv {}", srv.domain)).chain(servers.urls.iter().cloned());
         let display = format!("etcd {}", named.collect::<Vec<_>>().join(","));
-        let refused = |cause: String| StoreError {
-            store: display.clone(),
-            operation: "connect".into(),
-            cause,
-            outcome: Outcome::NotDone,
-            retry: false,
-        };
+        let operations = Operations::new(display, options.retry_timeout);
+        let refused = |cause: String| operations.cannot_connect(cause, false);
         let gateway = Arc::new(Gateway::new(servers, options.retry_timeout).map_err(&refused)?);
         let layout = Layout::new(&options.namespace, &options.scope).map_err(|error| refused(error.to_string()))?;
         let member = options.name.as_deref().map(|name| layout.member(name)).transpose();
         let member = member.map_err(|error| refused(error.to_string()))?;
         let client = Arc::new(Client {
-            display,
+            operations,
             layout,
             name: options.name.clone(),
-            retry_timeout: options.retry_timeout,
             gateway,
             session: SessionCell::new(options.ttl),
             asked_for: AtomicU64::new(0),
@@ -106,7 +97,6 @@ impl Etcd {
             leading: AtomicBool::new(false),
             changes: tokio::sync::watch::Sender::new(0),
             watched: Notify::new(),
-            suspended: AtomicBool::new(false),
         });
         let mut tasks = vec![tokio::spawn(watch::run(client.clone())).abort_handle()];
         // An onlooker has nothing that would have to live and die with it.
@@ -120,7 +110,7 @@ impl Etcd {
 
     fn stop(&self) {
         self.tasks.iter().for_each(AbortHandle::abort);
-        self.client.suspended.store(true, Ordering::SeqCst);
+        self.client.operations.suspend();
     }
 }
 
@@ -171,43 +161,11 @@ impl Client {
         self.layout.member(name).map_err(|error| CallError::NotSent(error.to_string()))
     }
 
-    /// Runs one operation within its deadline and says of a failure what is known.
-    async fn operation<T>(
-        &self,
-        kind: Kind,
-        name: impl Fn() -> String,
-        work: impl Future<Output = Result<T, CallError>>,
-    ) -> Result<T, StoreError> {
-        let limit = self.retry_timeout;
-        let error = if self.suspended.load(Ordering::SeqCst) {
-            CallError::NotSent("this client was suspended".into())
-        } else {
-            match timeout(limit, work).await {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => error,
-                Err(_) => CallError::Lost(format!("no answer within {} ms", limit.as_millis())),
-            }
-        };
-        let outcome = match (&error, kind) {
-            (CallError::Lost(_), Kind::Write) => Outcome::Unknown,
-            _ => Outcome::NotDone,
-        };
-        let retry = error.may_pass();
-        Err(StoreError { store: self.display.clone(), operation: name(), cause: error.to_string(), outcome, retry })
-    }
-
     /// Whether the store answers and, for a node, has granted its lease.
     async fn is_ready(&self) -> Result<(), CallError> {
         self.read_leader().await?;
         if self.name.is_some() { self.session(None).await.map(|_| ()) } else { Ok(()) }
     }
-}
-
-/// Whether an operation whose answer is lost may have changed something.
-#[derive(Clone, Copy)]
-enum Kind {
-    Read,
-    Write,
 }
 
 #[async_trait]
@@ -230,13 +188,12 @@ impl Store for Etcd {
                 within.as_millis()
             ),
         };
-        let (store, operation) = (self.client.display.clone(), "connect".to_owned());
-        Err(StoreError { store, operation, cause, outcome: Outcome::NotDone, retry })
+        Err(self.client.operations.cannot_connect(cause, retry))
     }
 
     async fn load(&self) -> Result<View, StoreError> {
         let client = &self.client;
-        client.operation(Kind::Read, || format!("load {}", client.layout.base()), client.load_view()).await
+        client.operations.run(Kind::Read, || format!("load {}", client.layout.base()), client.load_view()).await
     }
 
     fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
@@ -246,47 +203,57 @@ impl Store for Etcd {
 
     async fn acquire(&self) -> Result<Acquired, StoreError> {
         let client = &self.client;
-        client.operation(Kind::Write, || format!("create {}", client.layout.leader()), client.acquire_leader()).await
+        client
+            .operations
+            .run(Kind::Write, || format!("create {}", client.layout.leader()), client.acquire_leader())
+            .await
     }
 
     async fn renew(&self, epoch: Epoch) -> Result<Option<Lease>, StoreError> {
         let client = &self.client;
-        client.operation(Kind::Write, || format!("renew {}", client.layout.leader()), client.renew_leader(epoch)).await
+        client
+            .operations
+            .run(Kind::Write, || format!("renew {}", client.layout.leader()), client.renew_leader(epoch))
+            .await
     }
 
     async fn release(&self, epoch: Epoch) -> Result<bool, StoreError> {
         let client = &self.client;
         client
-            .operation(Kind::Write, || format!("delete {}", client.layout.leader()), client.release_leader(epoch))
+            .operations
+            .run(Kind::Write, || format!("delete {}", client.layout.leader()), client.release_leader(epoch))
             .await
     }
 
     async fn write_member(&self, value: &[u8]) -> Result<(), StoreError> {
         let client = &self.client;
         let name = || format!("write {}/{}", client.layout.members(), client.name.as_deref().unwrap_or_default());
-        client.operation(Kind::Write, name, client.write_own_member(value)).await
+        client.operations.run(Kind::Write, name, client.write_own_member(value)).await
     }
 
     async fn write(&self, key: Key, value: &[u8], expect: Expect) -> Result<Written, StoreError> {
         let client = &self.client;
         let path = client.layout.key(key);
-        client.operation(Kind::Write, || format!("write {path}"), client.write_key(&path, value, expect)).await
+        client.operations.run(Kind::Write, || format!("write {path}"), client.write_key(&path, value, expect)).await
     }
 
     async fn delete(&self, key: Key, expect: Expect) -> Result<bool, StoreError> {
         let client = &self.client;
         let path = client.layout.key(key);
-        client.operation(Kind::Write, || format!("delete {path}"), client.delete_key(&path, expect)).await
+        client.operations.run(Kind::Write, || format!("delete {path}"), client.delete_key(&path, expect)).await
     }
 
     async fn delete_cluster(&self) -> Result<(), StoreError> {
         let client = &self.client;
-        client.operation(Kind::Write, || format!("delete {}", client.layout.base()), client.delete_tree()).await
+        client.operations.run(Kind::Write, || format!("delete {}", client.layout.base()), client.delete_tree()).await
     }
 
     async fn clusters(&self) -> Result<Vec<String>, StoreError> {
         let client = &self.client;
-        client.operation(Kind::Read, || format!("list {}", client.layout.namespace()), client.list_clusters()).await
+        client
+            .operations
+            .run(Kind::Read, || format!("list {}", client.layout.namespace()), client.list_clusters())
+            .await
     }
 
     fn set_ttl(&self, ttl: Duration) {
@@ -320,7 +287,7 @@ impl Store for Etcd {
         };
         // Else the keeper would ask for another.
         self.tasks.iter().for_each(AbortHandle::abort);
-        let closed = client.operation(Kind::Write, || "end the lease".into(), revoke).await;
+        let closed = client.operations.run(Kind::Write, || "end the lease".into(), revoke).await;
         self.stop();
         if closed.is_ok() {
             session_file::forget(self.session_file.as_deref());

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{self, Acl, Garbled, Request, Stat};
 use crate::clock::boot_now;
+use crate::operation::Failure;
 
 /// Requests that wait to be written to the socket. A load of the largest cluster we know of (some tens of members) is
 /// well under a hundred.
@@ -82,10 +83,13 @@ fn refusal_text(refusal: Refusal) -> String {
     }
 }
 
-impl CallError {
-    /// Whether the same request can succeed later: not after a verdict, unless it is one on the session (a new one is on its
-    /// way) or on the server's load.
-    pub fn may_pass(&self) -> bool {
+impl Failure for CallError {
+    fn is_lost(&self) -> bool {
+        matches!(self, CallError::Lost(_))
+    }
+
+    /// Not after a verdict, unless it is one on the session (a new one is on its way) or on the server's load.
+    fn may_pass(&self) -> bool {
         match self {
             CallError::NotSent(_) | CallError::Lost(_) => true,
             CallError::Refused(refusal) => matches!(refusal, Refusal::SessionExpired | Refusal::Other(-127)),

@@ -19,7 +19,6 @@ mod session;
 pub(crate) mod wire;
 mod write;
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,8 +38,9 @@ use self::session::{Keeper, Shared};
 pub use self::wire::Acl as ZooKeeperAcl;
 use crate::error::error_chain;
 use crate::layout::Layout;
+use crate::operation::{Kind, Operations};
 use crate::session_file;
-use crate::{Acquired, Expect, Key, Outcome, Servers, Store, StoreError, StoreOptions, Written};
+use crate::{Acquired, Expect, Key, Servers, Store, StoreError, StoreOptions, Written};
 
 /// How long an operation waits for a connection before it fails: about what moving to another server of the ensemble takes.
 const RECONNECT: Duration = Duration::from_millis(200);
@@ -48,11 +48,9 @@ const RECONNECT: Duration = Duration::from_millis(200);
 /// One node's client.
 #[derive(Debug)]
 pub struct ZooKeeper {
-    /// `zookeeper a:2181,b:2181/chroot`, for messages.
-    display: String,
+    operations: Operations,
     layout: Layout,
     name: Option<String>,
-    retry_timeout: Duration,
     session_file: Option<PathBuf>,
     shared: Arc<Shared>,
     keeper: AbortHandle,
@@ -68,13 +66,8 @@ impl ZooKeeper {
     /// runtime that has timers. Fails on hosts, names and files of TLS that can never work.
     pub fn connect(servers: &ZooKeeperOptions, options: &StoreOptions) -> Result<ZooKeeper, StoreError> {
         let display = format!("zookeeper {}{}", servers.hosts.join(","), servers.chroot.as_deref().unwrap_or_default());
-        let refused = |cause: String| StoreError {
-            store: display.clone(),
-            operation: "connect".into(),
-            cause,
-            outcome: Outcome::NotDone,
-            retry: false,
-        };
+        let operations = Operations::new(display, options.retry_timeout);
+        let refused = |cause: String| operations.cannot_connect(cause, false);
         let hosts: Result<Vec<String>, String> = servers.hosts.iter().map(|host| with_port(host)).collect();
         let hosts = hosts.map_err(&refused)?;
         if hosts.is_empty() {
@@ -102,10 +95,9 @@ impl ZooKeeper {
             turned_away: None,
         };
         Ok(ZooKeeper {
-            display,
+            operations,
             layout,
             name: options.name.clone(),
-            retry_timeout: options.retry_timeout,
             session_file: options.session_file.clone(),
             shared,
             keeper: tokio::spawn(keeper.run()).abort_handle(),
@@ -126,27 +118,6 @@ impl ZooKeeper {
         let state = state.borrow();
         state.clone().map_err(|why| CallError::NotSent(format!("there is no connection ({why})")))
     }
-
-    /// Runs one operation within its deadline and says of a failure what is known.
-    async fn operation<T>(
-        &self,
-        kind: Kind,
-        name: impl Fn() -> String,
-        work: impl Future<Output = Result<T, CallError>>,
-    ) -> Result<T, StoreError> {
-        let limit = self.retry_timeout;
-        let error = match timeout(limit, work).await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error,
-            Err(_) => CallError::Lost(format!("no answer within {} ms", limit.as_millis())),
-        };
-        let outcome = match (&error, kind) {
-            (CallError::Lost(_), Kind::Write) => Outcome::Unknown,
-            _ => Outcome::NotDone,
-        };
-        let retry = error.may_pass();
-        Err(StoreError { store: self.display.clone(), operation: name(), cause: error.to_string(), outcome, retry })
-    }
 }
 
 impl Drop for ZooKeeper {
@@ -154,13 +125,6 @@ impl Drop for ZooKeeper {
     fn drop(&mut self) {
         self.keeper.abort();
     }
-}
-
-/// Whether an operation whose answer is lost may have changed something.
-#[derive(Clone, Copy)]
-enum Kind {
-    Read,
-    Write,
 }
 
 #[async_trait]
@@ -171,20 +135,15 @@ impl Store for ZooKeeper {
             return Ok(());
         }
         let why = state.borrow().as_ref().err().map_or_else(String::new, |why| format!(" ({why})"));
-        Err(StoreError {
-            store: self.display.clone(),
-            operation: "connect".into(),
-            cause: format!(
-                "no server answered within {} ms{why}; check that ZooKeeper runs and that `zookeeper.hosts` names it",
-                within.as_millis()
-            ),
-            outcome: Outcome::NotDone,
-            retry: true,
-        })
+        let cause = format!(
+            "no server answered within {} ms{why}; check that ZooKeeper runs and that `zookeeper.hosts` names it",
+            within.as_millis()
+        );
+        Err(self.operations.cannot_connect(cause, true))
     }
 
     async fn load(&self) -> Result<View, StoreError> {
-        self.operation(Kind::Read, || format!("load {}", self.layout.base()), self.load_view()).await
+        self.operations.run(Kind::Read, || format!("load {}", self.layout.base()), self.load_view()).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -192,38 +151,40 @@ impl Store for ZooKeeper {
     }
 
     async fn acquire(&self) -> Result<Acquired, StoreError> {
-        self.operation(Kind::Write, || format!("create {}", self.layout.leader()), self.acquire_leader()).await
+        self.operations.run(Kind::Write, || format!("create {}", self.layout.leader()), self.acquire_leader()).await
     }
 
     async fn renew(&self, epoch: Epoch) -> Result<Option<Lease>, StoreError> {
-        self.operation(Kind::Write, || format!("renew {}", self.layout.leader()), self.renew_leader(epoch)).await
+        self.operations.run(Kind::Write, || format!("renew {}", self.layout.leader()), self.renew_leader(epoch)).await
     }
 
     async fn release(&self, epoch: Epoch) -> Result<bool, StoreError> {
-        self.operation(Kind::Write, || format!("delete {}", self.layout.leader()), self.release_leader(epoch)).await
+        self.operations
+            .run(Kind::Write, || format!("delete {}", self.layout.leader()), self.release_leader(epoch))
+            .await
     }
 
     async fn write_member(&self, value: &[u8]) -> Result<(), StoreError> {
         let name = || format!("write {}/{}", self.layout.members(), self.name.as_deref().unwrap_or_default());
-        self.operation(Kind::Write, name, self.write_own_member(value)).await
+        self.operations.run(Kind::Write, name, self.write_own_member(value)).await
     }
 
     async fn write(&self, key: Key, value: &[u8], expect: Expect) -> Result<Written, StoreError> {
         let path = self.layout.key(key);
-        self.operation(Kind::Write, || format!("write {path}"), self.write_key(&path, value, expect)).await
+        self.operations.run(Kind::Write, || format!("write {path}"), self.write_key(&path, value, expect)).await
     }
 
     async fn delete(&self, key: Key, expect: Expect) -> Result<bool, StoreError> {
         let path = self.layout.key(key);
-        self.operation(Kind::Write, || format!("delete {path}"), self.delete_key(&path, expect)).await
+        self.operations.run(Kind::Write, || format!("delete {path}"), self.delete_key(&path, expect)).await
     }
 
     async fn delete_cluster(&self) -> Result<(), StoreError> {
-        self.operation(Kind::Write, || format!("delete {}", self.layout.base()), self.delete_tree()).await
+        self.operations.run(Kind::Write, || format!("delete {}", self.layout.base()), self.delete_tree()).await
     }
 
     async fn clusters(&self) -> Result<Vec<String>, StoreError> {
-        self.operation(Kind::Read, || format!("list {}", self.layout.namespace()), self.list_clusters()).await
+        self.operations.run(Kind::Read, || format!("list {}", self.layout.namespace()), self.list_clusters()).await
     }
 
     fn set_ttl(&self, ttl: Duration) {
@@ -240,9 +201,8 @@ impl Store for ZooKeeper {
 
     async fn close(&self) -> Result<(), StoreError> {
         let closed = self
-            .operation(Kind::Write, || "close the session".into(), async {
-                self.link().await?.close_session().get().await
-            })
+            .operations
+            .run(Kind::Write, || "close the session".into(), async { self.link().await?.close_session().get().await })
             .await;
         self.suspend();
         if closed.is_ok() {
