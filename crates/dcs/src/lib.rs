@@ -11,6 +11,7 @@ mod etcd;
 pub mod fuzz;
 mod home;
 pub mod layout;
+mod member_key;
 mod open;
 mod operation;
 mod section;

@@ -9,6 +9,7 @@ use pgherd_store::wire::Renewal;
 use tokio::time::Instant;
 
 use super::{CallError, Client};
+use crate::member_key::Put;
 use crate::snapshot::{self, Found};
 use crate::{Acquired, Expect, Written, boot_now};
 
@@ -17,17 +18,6 @@ const ROUNDS: usize = 4;
 
 /// As on the other stores.
 const LARGEST_VALUE: usize = 1 << 20;
-
-/// The member key: what it is to hold, and its revision as far as we know (`None`: absent).
-#[derive(Debug, Default)]
-pub struct MemberKey {
-    value: Option<Bytes>,
-    revision: Option<Revision>,
-    /// Counts the values.
-    count: u64,
-    /// The newest one that is in the store, and its lease.
-    stored: Option<(u64, LeaseId)>,
-}
 
 impl Client {
     /// A command, in the thread of the connections.
@@ -122,12 +112,7 @@ impl Client {
     }
 
     pub(super) async fn write_own_member(&self, value: &[u8]) -> Result<(), CallError> {
-        let count = {
-            let mut member = self.member();
-            member.value = Some(Bytes::copy_from_slice(value));
-            member.count += 1;
-            member.count
-        };
+        let count = self.member.set(value);
         let mut stale = None;
         for _ in 0..ROUNDS {
             let session = self.session(stale).await?;
@@ -139,38 +124,24 @@ impl Client {
         Err(CallError::NoLease)
     }
 
-    /// The newest value under this lease. Each write names the revision that it replaces: so one that was held up on its way cannot come after a
-    /// newer one. One at a time; and who waited for a write that brought its value (`count`) or a newer one need not write again.
     async fn put_member(&self, lease: LeaseId, count: u64) -> Result<(), CallError> {
-        let key = self.layout.member(self.own_name()?).map_err(|error| CallError::NotSent(error.to_string()))?;
-        let _turn = self.member_turn.lock().await;
-        for _ in 0..ROUNDS {
-            let (value, revision, newest) = {
-                let member = self.member();
-                let is_stored = member.stored.is_some_and(|(stored, under)| stored >= count && under == lease);
-                let Some(value) = member.value.clone().filter(|_| !is_stored) else { return Ok(()) };
-                (value, member.revision, member.count)
-            };
-            let condition = match revision {
+        let key = &self.layout.member(self.own_name()?).map_err(|error| CallError::NotSent(error.to_string()))?;
+        let write = |value: Bytes, replaced: Option<Revision>| async move {
+            let condition = match replaced {
                 Some(at) => Condition::Modified { key: key.clone(), at },
                 None => Condition::Absent { key: key.clone() },
             };
             let put = Change::Put { key: key.clone(), value: Value(value.to_vec()), lease: Some(lease) };
             match self.change(vec![condition], put).await? {
-                Answer::Done { revision } => {
-                    let mut member = self.member();
-                    member.revision = Some(revision);
-                    member.stored = Some((newest, lease));
-                    return Ok(());
-                }
-                Answer::NoLease => return Err(CallError::NoLease),
+                Answer::Done { revision } => Ok(Put::Done(revision)),
+                Answer::NoLease => Err(CallError::NoLease),
                 Answer::Refused => {
-                    let found = self.read_one(&key, self.operations.until()).await?;
-                    self.member().revision = found.map(|entry| entry.modified);
+                    let found = self.read_one(key, self.operations.until()).await?;
+                    Ok(Put::Found(found.map(|entry| entry.modified)))
                 }
             }
-        }
-        Err(CallError::Lost("the key changes under our hands; is another node running with this name?".into()))
+        };
+        self.member.put(lease, count, write).await
     }
 
     fn own_name(&self) -> Result<&str, CallError> {

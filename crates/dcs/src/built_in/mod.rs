@@ -9,24 +9,24 @@ mod session;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pgherd_ha::{Epoch, Lease, View};
 use pgherd_store::client::{Client as Members, ClientError};
-use pgherd_store::kv::{Command, Revision};
+use pgherd_store::kv::{Command, LeaseId, Revision};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::keys::MemberKey;
 pub use self::section::{BuiltInAccess, BuiltInMember, BuiltInOptions, MemberError};
 use self::session::{Keeper, Session};
 use crate::home::at_home;
 use crate::layout::Layout;
+use crate::member_key::{MemberKey, StillRacing};
 use crate::operation::{Failure, Kind, Operations};
 use crate::session_cell::SessionCell;
 use crate::session_file;
@@ -53,9 +53,7 @@ struct Client {
     /// Where connections live.
     home: Handle,
     session: SessionCell<Session>,
-    member: Mutex<MemberKey>,
-    /// Held by whoever writes the member key.
-    member_turn: tokio::sync::Mutex<()>,
+    member: MemberKey<Revision, LeaseId>,
     /// The last load showed the leader key as ours.
     leading: AtomicBool,
     changes: watch::Sender<u64>,
@@ -76,6 +74,12 @@ enum CallError {
     NoLease,
     #[error("{0}")]
     Lost(String),
+}
+
+impl From<StillRacing> for CallError {
+    fn from(racing: StillRacing) -> CallError {
+        CallError::Lost(racing.to_string())
+    }
 }
 
 impl Failure for CallError {
@@ -112,8 +116,7 @@ impl BuiltIn {
             members: Members::new(servers.dialer(tls), &servers.members),
             home: Handle::current(),
             session: SessionCell::new(options.ttl),
-            member: Mutex::default(),
-            member_turn: tokio::sync::Mutex::default(),
+            member: MemberKey::new(),
             leading: AtomicBool::new(false),
             changes: watch::Sender::new(0),
             watched: Notify::new(),
@@ -181,11 +184,6 @@ impl Client {
                 }
             }
         }
-    }
-
-    fn member(&self) -> std::sync::MutexGuard<'_, MemberKey> {
-        // Nothing that holds it panics half way through a change.
-        self.member.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -25,6 +25,7 @@ use super::wire::{Credentials, MembersAnswer, Refusal, TokenAnswer, VersionAnswe
 use crate::StoreSecret;
 use crate::error::error_chain;
 use crate::home::at_home;
+use crate::member_key::StillRacing;
 use crate::operation::Failure;
 
 /// A load of the largest cluster is some hundred kilobytes.
@@ -58,6 +59,12 @@ pub enum CallError {
     Unauthenticated(String),
     #[error("{0}")]
     Refused(String),
+}
+
+impl From<StillRacing> for CallError {
+    fn from(racing: StillRacing) -> CallError {
+        CallError::Lost(racing.to_string())
+    }
 }
 
 impl Failure for CallError {

@@ -19,6 +19,7 @@ use super::Client;
 use super::gateway::{Again, CallError};
 use super::session::Session;
 use super::wire::{Act, Compare, Header, KeyValue, RangeAnswer, TxnAnswer, one_key, txn};
+use crate::member_key::Put;
 use crate::{Acquired, boot_now};
 
 /// Rounds of an operation that races with others for a key, or with a change of the servers.
@@ -35,17 +36,6 @@ impl From<Header> for Place {
     fn from(header: Header) -> Place {
         Place { member: header.member_id, term: header.raft_term }
     }
-}
-
-/// The member key: what it is to hold, and its revision as far as we know (0: none).
-#[derive(Debug, Default)]
-pub struct MemberKey {
-    pub value: Option<Bytes>,
-    pub revision: i64,
-    /// Counts the values.
-    pub count: u64,
-    /// The newest one that is in the store, and its lease.
-    pub stored: (u64, i64),
 }
 
 impl Client {
@@ -133,12 +123,7 @@ impl Client {
     }
 
     pub(super) async fn write_own_member(&self, value: &[u8]) -> Result<(), CallError> {
-        let count = {
-            let mut member = self.lock_member();
-            member.value = Some(Bytes::copy_from_slice(value));
-            member.count += 1;
-            member.count
-        };
+        let count = self.member.set(value);
         let mut stale = None;
         for _ in 0..ROUNDS {
             let session = self.session(stale).await?;
@@ -150,33 +135,19 @@ impl Client {
         Err(CallError::NoLease)
     }
 
-    /// The newest value under this lease. Each write names the revision that it replaces: so one that was held up on its way cannot
-    /// come after a newer one. One at a time: they would only stand in each other's way; and who waited for a write that brought its
-    /// value (`count`) or a newer one need not write again.
     async fn put_member(&self, lease: i64, count: u64) -> Result<(), CallError> {
-        let path = self.own_member()?;
-        let _turn = self.member_turn.lock().await;
-        for _ in 0..ROUNDS {
-            let (value, revision, newest) = {
-                let member = self.lock_member();
-                let Some(value) = member.value.clone().filter(|_| member.stored.0 < count || member.stored.1 != lease)
-                else {
-                    return Ok(());
-                };
-                (value, member.revision, member.count)
-            };
-            let body = txn(&[Compare::Modified(&path, revision)], Act::Put(&path, &value, lease));
+        let path = &self.own_member()?;
+        // No key has the revision 0.
+        let write = |value: Bytes, replaced: Option<i64>| async move {
+            let compare = [Compare::Modified(path, replaced.unwrap_or(0))];
+            let body = txn(&compare, Act::Put(path, &value, lease));
             let answer: TxnAnswer = self.gateway.call("kv/txn", body, Again::No).await?;
-            let done = answer.succeeded;
-            let now = if done { answer.header.revision } else { answer.found().map_or(0, |key| key.mod_revision) };
-            let mut member = self.lock_member();
-            member.revision = now;
-            if done {
-                member.stored = (newest, lease);
-                return Ok(());
-            }
-        }
-        Err(CallError::Lost("the key changes under our hands; is another node running with this name?".into()))
+            Ok(match answer.succeeded {
+                true => Put::Done(answer.header.revision),
+                false => Put::Found(answer.found().map(|key| key.mod_revision)),
+            })
+        };
+        self.member.put(lease, count, write).await
     }
 
     /// Puts what is under the former lease under the new one; the keys stay what they are.
@@ -193,12 +164,12 @@ impl Client {
     /// An agent that took up its predecessor's lease may have to move the member key before it knows what to say of its server: it
     /// repeats what stands there.
     async fn adopt_member_value(&self, lease: i64) -> Result<(), CallError> {
-        if self.lock_member().value.is_some() {
+        if self.member.has_a_value() {
             return Ok(());
         }
         let answer: RangeAnswer = self.gateway.call("kv/range", one_key(&self.own_member()?), Again::Yes).await?;
         if let Some(key) = answer.kvs.into_iter().next().filter(|key| key.lease == lease) {
-            self.lock_member().value.get_or_insert(key.value.0.into());
+            self.member.adopt(key.value.0.into());
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ pub(crate) mod wire;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,12 +26,13 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::gateway::{Again, CallError, Gateway};
-use self::lease::{MemberKey, Place};
+use self::lease::Place;
 pub use self::servers::EtcdOptions;
 use self::session::{Keeper, Session};
 pub use self::srv::EtcdSrv;
 use self::wire::Header;
 use crate::layout::Layout;
+use crate::member_key::MemberKey;
 use crate::operation::{Failure, Kind, Operations};
 use crate::session_cell::SessionCell;
 use crate::session_file;
@@ -58,9 +59,7 @@ struct Client {
     session: SessionCell<Session>,
     /// The lease time that was last asked for, in seconds.
     asked_for: AtomicU64,
-    member: Mutex<MemberKey>,
-    /// Held by whoever writes the member key.
-    member_turn: tokio::sync::Mutex<()>,
+    member: MemberKey<i64, i64>,
     /// Where the newest linearizable answer came from.
     seen: Mutex<Option<Place>>,
     /// The last load showed the leader key as ours.
@@ -91,8 +90,7 @@ impl Etcd {
             gateway,
             session: SessionCell::new(options.ttl),
             asked_for: AtomicU64::new(0),
-            member: Mutex::new(MemberKey::default()),
-            member_turn: tokio::sync::Mutex::new(()),
+            member: MemberKey::new(),
             seen: Mutex::new(None),
             leading: AtomicBool::new(false),
             changes: tokio::sync::watch::Sender::new(0),
@@ -149,10 +147,6 @@ impl Client {
 
     fn last_seen(&self) -> Option<Place> {
         *self.seen.lock().expect("nobody panics while holding this lock")
-    }
-
-    fn lock_member(&self) -> MutexGuard<'_, MemberKey> {
-        self.member.lock().expect("nobody panics while holding this lock")
     }
 
     /// The path of this node's own member key.

@@ -15,15 +15,12 @@ use super::ZooKeeper;
 use super::link::{Answer, CallError, Link, Refusal};
 use super::load::epoch;
 use super::wire::Stat;
+use crate::member_key::StillRacing;
 use crate::{Acquired, boot_now};
 
 /// Rounds of an operation that races with others for a key. Each round is lost only to another change of the
 /// same key; three in a row mean that two nodes run under one name.
 const ROUNDS: usize = 3;
-
-fn still_racing() -> CallError {
-    CallError::Lost("the key changes under our hands; is another node running with this name?".into())
-}
 
 impl ZooKeeper {
     pub(super) async fn acquire_leader(&self) -> Result<Acquired, CallError> {
@@ -142,7 +139,7 @@ impl ZooKeeper {
                 Err(error) => return Err(error),
             }
         }
-        Err(still_racing())
+        Err(StillRacing.into())
     }
 
     fn lock_member(&self) -> std::sync::MutexGuard<'_, Option<Bytes>> {

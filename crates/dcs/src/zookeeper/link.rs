@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{self, Acl, Garbled, Request, Stat};
 use crate::clock::boot_now;
+use crate::member_key::StillRacing;
 use crate::operation::Failure;
 
 /// Requests that wait to be written to the socket. A load of the largest cluster we know of (some tens of members) is
@@ -94,6 +95,12 @@ impl Failure for CallError {
             CallError::NotSent(_) | CallError::Lost(_) => true,
             CallError::Refused(refusal) => matches!(refusal, Refusal::SessionExpired | Refusal::Other(-127)),
         }
+    }
+}
+
+impl From<StillRacing> for CallError {
+    fn from(racing: StillRacing) -> CallError {
+        CallError::Lost(racing.to_string())
     }
 }
 
