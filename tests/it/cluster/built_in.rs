@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::synchronous::synchronous;
+use super::synchronous::{quorum, wait_until_others_may_succeed};
 use crate::harness::cluster::{Cluster, LONG, text};
 use crate::harness::eventually;
 use crate::harness::writers::Writers;
@@ -18,13 +18,9 @@ fn leader_of_the_store(cluster: &Cluster) -> Option<String> {
 #[test]
 fn on_the_built_in_store_lost_hosts_are_replaced_and_the_lead_is_handed_over() {
     let cluster = Cluster::start_on("built-in", 3);
-    let quorum = || synchronous(&cluster, &json!({"synchronous_mode": "quorum"}), "quorum_standby", 2);
-    quorum();
+    quorum(&cluster, 2);
     let first = cluster.leader();
-    // Until then the key in the store lets nobody succeed who may lack what was acknowledged.
-    eventually("the store knows who may take over", LONG, || {
-        if cluster.log(&first).contains("SyncKeyAfter") { Ok(()) } else { Err("not yet".to_owned()) }
-    });
+    wait_until_others_may_succeed(&cluster, &first);
     let writers = Writers::start(&cluster, &first);
     writers.wait_for_more();
     // The primary's host first, then that of the store's leader, which may be any.
@@ -33,13 +29,13 @@ fn on_the_built_in_store_lost_hosts_are_replaced_and_the_lead_is_handed_over() {
     writers.wait_for_more();
     cluster.start_agent(&first);
     cluster.wait_healthy();
-    quorum();
+    quorum(&cluster, 2);
     let lost = leader_of_the_store(&cluster).expect("the store has a leader");
     cluster.kill_host(&lost);
     writers.wait_for_more();
     cluster.start_agent(&lost);
     cluster.wait_healthy();
-    quorum();
+    quorum(&cluster, 2);
     let before = cluster.leader();
     let candidate = cluster.replicas().into_iter().next().expect("there are two");
     // What the store shows of a lost host is three seconds old at most: the candidate may not be there yet.

@@ -5,7 +5,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::synchronous::synchronous;
+use super::synchronous::{quorum, wait_until_others_may_succeed};
 use crate::harness::cluster::{Cluster, LONG, text};
 use crate::harness::eventually;
 use crate::harness::writers::Writers;
@@ -13,13 +13,9 @@ use crate::harness::writers::Writers;
 #[test]
 fn on_etcd_a_lost_host_is_replaced_and_the_lead_is_handed_over() {
     let cluster = Cluster::start_on("etcd", 3);
-    let quorum = || synchronous(&cluster, &json!({"synchronous_mode": "quorum"}), "quorum_standby", 2);
-    quorum();
+    quorum(&cluster, 2);
     let first = cluster.leader();
-    // Until then the key in the store lets nobody succeed who may lack what was acknowledged.
-    eventually("the store knows who may take over", LONG, || {
-        if cluster.log(&first).contains("SyncKeyAfter") { Ok(()) } else { Err("not yet".to_owned()) }
-    });
+    wait_until_others_may_succeed(&cluster, &first);
     let writers = Writers::start(&cluster, &first);
     writers.wait_for_more();
     cluster.kill_host(&first);
@@ -27,7 +23,7 @@ fn on_etcd_a_lost_host_is_replaced_and_the_lead_is_handed_over() {
     writers.wait_for_more();
     cluster.start_agent(&first);
     cluster.wait_healthy();
-    quorum();
+    quorum(&cluster, 2);
     let output = cluster.ctl(&["switchover", "--candidate", &first, "--force"]);
     assert!(text(&output).contains("Successfully switched over to"), "{}", text(&output));
     assert_eq!(cluster.another_leader(&second), first);

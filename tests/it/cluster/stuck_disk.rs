@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
-use serde_json::json;
 
-use super::synchronous::synchronous;
+use super::synchronous::quorum;
 use crate::harness::cluster::{Cluster, LONG, text};
 use crate::harness::eventually;
 use crate::harness::notes;
@@ -57,8 +56,7 @@ fn a_primary_whose_disk_does_not_answer_is_replaced_and_nothing_is_lost() {
         return notes::skip("only root may mount and freeze a file system");
     }
     let cluster = Cluster::start(3);
-    let both_have_a_vote = || synchronous(&cluster, &json!({"synchronous_mode": "quorum"}), "quorum_standby", 2);
-    both_have_a_vote();
+    quorum(&cluster, 2);
     let moved = cluster.replicas().remove(0);
     let agent = cluster.node(&moved).agent;
     agent.signal(Signal::TERM);
@@ -74,7 +72,7 @@ fn a_primary_whose_disk_does_not_answer_is_replaced_and_nothing_is_lost() {
     run(Command::new("cp").arg("-a").arg(kept.join(".")).arg(&place)).expect("there is room");
     cluster.start_agent(&moved);
     cluster.wait_healthy();
-    both_have_a_vote();
+    quorum(&cluster, 2);
     let switched = cluster.ctl(&["switchover", "--candidate", &moved, "--force"]);
     assert!(text(&switched).contains("Successfully switched over"), "{}", text(&switched));
     cluster.wait_healthy();

@@ -29,6 +29,18 @@ pub fn synchronous(cluster: &Cluster, settings: &Value, role: &str, count: usize
     })
 }
 
+/// Turns quorum commit on and waits until so many standbys have a vote.
+pub fn quorum(cluster: &Cluster, votes: usize) {
+    synchronous(cluster, &json!({"synchronous_mode": "quorum"}), "quorum_standby", votes);
+}
+
+/// Until then the key in the store lets nobody succeed who may lack what was acknowledged.
+pub fn wait_until_others_may_succeed(cluster: &Cluster, leader: &str) {
+    eventually("the store knows who may take over", LONG, || {
+        if cluster.log(leader).contains("SyncKeyAfter") { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+}
+
 /// Every process of a node's server takes part or does not.
 fn signal_server(cluster: &Cluster, node: &str, signal: Signal) {
     residents_of(&cluster.node(node).data_dir).iter().for_each(|process| process.signal(signal));
@@ -193,7 +205,7 @@ fn an_orderly_stop_of_the_standby_holds_no_commit_up() {
 fn turned_off_and_misspelt() {
     let cluster = Cluster::start(2);
     let primary = cluster.leader();
-    synchronous(&cluster, &json!({"synchronous_mode": "quorum"}), "quorum_standby", 1);
+    quorum(&cluster, 1);
     assert!(names_in_force(&cluster, &primary).starts_with("ANY 1 ("));
     // A mistake does not turn it off.
     cluster.configure(&json!({"synchronous_mode": "qourum"}));

@@ -1,10 +1,9 @@
-//! Calls of the JSON gateway: which server, how long, who we are, and what is known of a call that failed.
+//! Calls of the JSON gateway: which server, how long, and who we are. What is known of a call that failed is in `verdict`.
 //!
 //! A call goes to the server that answered last. One that could not have been carried out is tried on the next server; so is one whose
 //! answer is lost if doing it twice is as good as once. Everything runs on the runtime of [`Gateway::new`], the lease thread's, whoever
 //! calls: else a pooled connection would hang when the thread that opened it does.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,15 +20,11 @@ use tracing::{debug, info, warn};
 
 use super::servers::EtcdOptions;
 use super::srv::{self, EtcdSrv};
-use super::wire::{Credentials, MembersAnswer, Refusal, TokenAnswer, VersionAnswer};
+use super::verdict::{CallError, failed, last_cause, read, verdict};
+use super::wire::{Credentials, MembersAnswer, TokenAnswer, VersionAnswer};
 use crate::StoreSecret;
 use crate::error::error_chain;
 use crate::home::at_home;
-use crate::member_key::StillRacing;
-use crate::operation::Failure;
-
-/// A load of the largest cluster is some hundred kilobytes.
-const LARGEST_ANSWER: usize = 16 << 20;
 
 /// The shortest time for one attempt: a busy server needs that long.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
@@ -42,52 +37,6 @@ const MOST_SERVERS: usize = 16;
 
 /// Attempts of one call after a refused token: a new one, and one more in case it was of a server that has just gone.
 const LOGINS: usize = 2;
-
-/// Why a call has no good answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// It was not carried out, since no server was reached.
-    #[error("{0}")]
-    NotSent(String),
-    /// It was sent, and no verdict came back.
-    #[error("{0}")]
-    Lost(String),
-    #[error("the lease is gone")]
-    NoLease,
-    /// The credentials were not accepted, or the token that they gave is not good any more.
-    #[error("{0}")]
-    Unauthenticated(String),
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl From<StillRacing> for CallError {
-    fn from(racing: StillRacing) -> CallError {
-        CallError::Lost(racing.to_string())
-    }
-}
-
-impl Failure for CallError {
-    fn is_lost(&self) -> bool {
-        matches!(self, CallError::Lost(_))
-    }
-
-    /// Not after a verdict, unless it is on the lease (a new one is on its way).
-    fn may_pass(&self) -> bool {
-        matches!(self, CallError::NotSent(_) | CallError::Lost(_) | CallError::NoLease)
-    }
-}
-
-impl CallError {
-    /// What comes after a step that was carried out: the whole may have been.
-    pub fn after_a_write(self) -> CallError {
-        match self {
-            CallError::NotSent(why) | CallError::Unauthenticated(why) | CallError::Refused(why) => CallError::Lost(why),
-            CallError::NoLease => CallError::Lost(CallError::NoLease.to_string()),
-            lost @ CallError::Lost(_) => lost,
-        }
-    }
-}
 
 /// Whether a call whose answer is lost may be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -485,59 +434,6 @@ fn lets_former_leaders_revoke(version: &str) -> bool {
     }
 }
 
-/// What is known when no answer has come.
-fn failed(server: &str, error: &reqwest::Error) -> CallError {
-    let text = format!("{server}: {}", last_cause(error));
-    if error.is_connect() || error.is_builder() { CallError::NotSent(text) } else { CallError::Lost(text) }
-}
-
-/// The last of the causes says what happened; those above it only where.
-fn last_cause(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
-}
-
-/// The body of a good answer, or what the server said instead.
-async fn verdict(server: &str, mut response: Response) -> Result<Vec<u8>, CallError> {
-    let status = response.status();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failed(server, &error))? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > LARGEST_ANSWER {
-            return Err(CallError::Refused(format!("{server}: the answer has more than {LARGEST_ANSWER} bytes")));
-        }
-    }
-    if status == StatusCode::OK { Ok(bytes) } else { Err(refusal(server, status, &bytes)) }
-}
-
-/// The codes are gRPC's. Those of a failure inside the server or on its way to the quorum are no verdict.
-fn refusal(server: &str, status: StatusCode, body: &[u8]) -> CallError {
-    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
-    let said = if refusal.message.is_empty() { refusal.error } else { refusal.message };
-    let mut text = format!("{server}: ");
-    // Writing to a text cannot fail.
-    let _ = if said.is_empty() { write!(text, "HTTP status {status}") } else { write!(text, "{said}") };
-    match (refusal.code, status) {
-        (5, _) if said.contains("lease not found") => CallError::NoLease,
-        (16, _) | (_, StatusCode::UNAUTHORIZED) => CallError::Unauthenticated(text),
-        // Somebody has changed the users since our token was given.
-        (3, _) if said.contains("auth store is old") || said.contains("auth token") => CallError::Unauthenticated(text),
-        (3 | 5 | 6 | 7 | 8 | 9 | 11 | 12, _) => CallError::Refused(text),
-        (0, StatusCode::NOT_FOUND) => {
-            CallError::Refused(format!("{text}; it has no JSON gateway (--enable-grpc-gateway)"))
-        }
-        _ => CallError::Lost(text),
-    }
-}
-
-fn read<A: DeserializeOwned>(server: &str, bytes: &[u8]) -> Result<A, CallError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| CallError::Lost(format!("{server}: its answer cannot be read: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -573,30 +469,6 @@ mod tests {
             ("3.5", false),
         ] {
             assert_eq!(lets_former_leaders_revoke(version), expected, "{version}");
-        }
-    }
-
-    #[test]
-    fn only_a_verdict_is_taken_for_one() {
-        let lost = CallError::Lost(String::new());
-        let refused = CallError::Refused(String::new());
-        let unauthenticated = CallError::Unauthenticated(String::new());
-        for (status, body, expected) in [
-            (503, r#"{"error":"etcdserver: request timed out","code":14}"#, &lost),
-            (503, r#"{"error":"etcdserver: no leader","code":14}"#, &lost),
-            (504, r#"{"message":"context deadline exceeded","code":4}"#, &lost),
-            (500, r#"{"message":"x","code":13}"#, &lost),
-            (502, "<html>", &lost),
-            (400, r#"{"message":"etcdserver: request is too large","code":3}"#, &refused),
-            (404, r#"{"message":"etcdserver: requested lease not found","code":5}"#, &CallError::NoLease),
-            (404, "Not Found", &refused),
-            (403, r#"{"message":"etcdserver: permission denied","code":7}"#, &refused),
-            (401, r#"{"message":"etcdserver: invalid auth token","code":16}"#, &unauthenticated),
-            (400, r#"{"message":"etcdserver: revision of auth store is old","code":3}"#, &unauthenticated),
-        ] {
-            let status = StatusCode::from_u16(status).expect("a status");
-            let found = refusal("s", status, body.as_bytes());
-            assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(expected), "{body}: {found:?}");
         }
     }
 }

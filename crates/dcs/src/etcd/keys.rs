@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::Client;
-use super::gateway::{Again, CallError};
+use super::gateway::Again;
+use super::verdict::CallError;
 use super::wire::{Act, Compare, DeleteAnswer, PutAnswer, RangeAnswer, TxnAnswer, keys_below, one_key, put, txn};
 use crate::{Expect, Written, snapshot};
 

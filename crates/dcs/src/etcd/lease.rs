@@ -16,8 +16,9 @@ use bytes::Bytes;
 use pgherd_ha::{Epoch, Lease};
 
 use super::Client;
-use super::gateway::{Again, CallError};
+use super::gateway::Again;
 use super::session::Session;
+use super::verdict::CallError;
 use super::wire::{Act, Compare, Header, KeyValue, RangeAnswer, TxnAnswer, one_key, txn};
 use crate::member_key::Put;
 use crate::{Acquired, boot_now};

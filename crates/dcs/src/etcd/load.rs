@@ -3,8 +3,9 @@
 use pgherd_ha::{LeaderOwner, View};
 
 use super::Client;
-use super::gateway::{Again, CallError};
+use super::gateway::Again;
 use super::lease::epoch;
+use super::verdict::CallError;
 use super::wire::{KeyValue, RangeAnswer, keys_below};
 use crate::snapshot::{self, Found};
 

@@ -10,6 +10,7 @@ mod load;
 mod servers;
 mod session;
 mod srv;
+mod verdict;
 mod watch;
 pub(crate) mod wire;
 
@@ -25,11 +26,12 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::gateway::{Again, CallError, Gateway};
+use self::gateway::{Again, Gateway};
 use self::lease::Place;
 pub use self::servers::EtcdOptions;
 use self::session::{Keeper, Session};
 pub use self::srv::EtcdSrv;
+use self::verdict::CallError;
 use self::wire::Header;
 use crate::layout::Layout;
 use crate::member_key::MemberKey;

@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Client;
-use super::gateway::{Again, CallError};
+use super::gateway::Again;
+use super::verdict::CallError;
 use super::wire::{GrantAnswer, KeepAlive, KeepAliveAnswer};
 use crate::session_cell::Missing;
 use crate::session_file::{self, Identity, Password};

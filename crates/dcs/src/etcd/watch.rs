@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::Client;
-use super::gateway::CallError;
+use super::verdict::CallError;
 use super::wire::{Event, EventKind, WatchLine, keys_below};
 use crate::Key;
 use crate::layout::Layout;
